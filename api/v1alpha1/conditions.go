@@ -1,0 +1,138 @@
+package v1alpha1
+
+// Condition types of a SidecarPolicy. Each carries the generation that it was
+// judged at. Ready is the summary that kstatus, `kubectl wait`, Argo CD and Flux read.
+const (
+	// ConditionAccepted is False when the spec can't be carried out; the message
+	// says what to write instead. While it is False the operator goes on with what
+	// it accepted last for new pods, and changes no running pod.
+	ConditionAccepted = "Accepted"
+
+	// ConditionInjecting is True while new pods that the policy selects get its sidecars.
+	ConditionInjecting = "Injecting"
+
+	// ConditionProgressing is True while running pods are being moved to the target revision.
+	ConditionProgressing = "Progressing"
+
+	// ConditionAvailable is True while no more pods with the policy's sidecars are
+	// unavailable than the fleet budget allows.
+	ConditionAvailable = "Available"
+
+	// ConditionDegraded is True while something needs a person: an upgrade that
+	// failed or was refused, or a pod that the sidecars clash with.
+	ConditionDegraded = "Degraded"
+
+	// ConditionReady is True when every pod that carries the policy's sidecars runs
+	// the target revision of them and has been judged healthy. Selected pods
+	// without the sidecars don't make it False: see status.pods.missing.
+	ConditionReady = "Ready"
+)
+
+// Reason is one word of the vocabulary that condition reasons, event reasons,
+// metric labels and status.unhealthy share.
+type Reason string
+
+// Reasons for the condition Accepted.
+const (
+	// ReasonValid: the spec can be carried out.
+	ReasonValid Reason = "Valid"
+	// ReasonInvalidSpec: the spec contradicts itself or Kubernetes' rules.
+	ReasonInvalidSpec Reason = "InvalidSpec"
+	// ReasonPodRefused: the API server refuses a pod with this template.
+	ReasonPodRefused Reason = "PodRefused"
+	// ReasonNotChecked: the API server could not be asked; it is asked again.
+	ReasonNotChecked Reason = "NotChecked"
+)
+
+// Reasons for the condition Injecting.
+const (
+	// ReasonRegistered: the API server calls the operator for pods that the policy selects.
+	ReasonRegistered Reason = "Registered"
+	// ReasonInjectionPaused: spec.injection.paused is true.
+	ReasonInjectionPaused Reason = "InjectionPaused"
+	// ReasonWaitingForCertificate: the serving certificate is not there yet.
+	ReasonWaitingForCertificate Reason = "WaitingForCertificate"
+	// ReasonNotRegistered: there is no accepted revision, or writing the registration failed.
+	ReasonNotRegistered Reason = "NotRegistered"
+)
+
+// Reasons for the conditions Progressing, Available, Degraded and Ready.
+const (
+	// ReasonRollingOut: pods are being upgraded, or will be when a budget allows.
+	ReasonRollingOut Reason = "RollingOut"
+	// ReasonComplete: every pod that can be moved runs the target revision.
+	ReasonComplete Reason = "Complete"
+	// ReasonPaused: spec.rollout.paused is true.
+	ReasonPaused Reason = "Paused"
+	// ReasonNotAccepted: see the condition Accepted.
+	ReasonNotAccepted Reason = "NotAccepted"
+	// ReasonOnDelete: pods run an older revision and get the target when they are
+	// recreated, because spec.rollout.method is OnDelete.
+	ReasonOnDelete Reason = "OnDelete"
+	// ReasonStalePods: pods lack a template change that can't be made in a running pod.
+	ReasonStalePods Reason = "StalePods"
+	// ReasonUpgradeFailed: a pod did not get healthy on the target revision; the roll-out stopped.
+	ReasonUpgradeFailed Reason = "UpgradeFailed"
+	// ReasonUpdateRefused: the API server refused to update a pod; others go on.
+	ReasonUpdateRefused Reason = "UpdateRefused"
+	// ReasonConflict: the sidecars clash with a pod's own parts; the pod was left as it is.
+	ReasonConflict Reason = "Conflict"
+	// ReasonWithinBudget: no more pods are unavailable than the fleet budget allows.
+	ReasonWithinBudget Reason = "WithinBudget"
+	// ReasonBudgetExceeded: more pods are unavailable than the fleet budget allows.
+	ReasonBudgetExceeded Reason = "BudgetExceeded"
+	// ReasonHealthy: nothing needs a person.
+	ReasonHealthy Reason = "Healthy"
+	// ReasonObserveFailed: the cluster could not be read; it is tried again.
+	ReasonObserveFailed Reason = "ObserveFailed"
+)
+
+// Reasons for one pod, in status.unhealthy, events and metrics.
+const (
+	// ReasonImagePull: a sidecar's image can't be pulled.
+	ReasonImagePull Reason = "ImagePull"
+	// ReasonCrashLoop: a sidecar exits again and again.
+	ReasonCrashLoop Reason = "CrashLoop"
+	// ReasonCannotStart: the kubelet can't create a sidecar's container.
+	ReasonCannotStart Reason = "CannotStart"
+	// ReasonDeadlineExceeded: a sidecar did not get healthy within progressDeadlineSeconds.
+	ReasonDeadlineExceeded Reason = "DeadlineExceeded"
+	// ReasonStale: the pod lacks a template change that can't be made in a running pod.
+	ReasonStale Reason = "Stale"
+	// ReasonDrifted: somebody changed a sidecar's image by hand.
+	ReasonDrifted Reason = "Drifted"
+)
+
+// Reasons why a selected pod was not injected.
+const (
+	// ReasonContainerNameConflict: the pod has a container of a sidecar's name.
+	ReasonContainerNameConflict Reason = "ContainerNameConflict"
+	// ReasonVolumeConflict: the pod has a volume of the same name.
+	ReasonVolumeConflict Reason = "VolumeConflict"
+	// ReasonMountPathConflict: an app container has a mount at the same path.
+	ReasonMountPathConflict Reason = "MountPathConflict"
+	// ReasonPortConflict: a container of the pod declares the same port.
+	ReasonPortConflict Reason = "PortConflict"
+	// ReasonEnvConflict: an app container has a variable of the same name.
+	ReasonEnvConflict Reason = "EnvConflict"
+	// ReasonMetadataConflict: the pod has a label or annotation of the same key and another value.
+	ReasonMetadataConflict Reason = "MetadataConflict"
+	// ReasonVolumeMissing: a mount names a volume that neither the template nor the pod has.
+	ReasonVolumeMissing Reason = "VolumeMissing"
+	// ReasonPodResourcesConflict: the pod's own pod-level resources leave no room.
+	ReasonPodResourcesConflict Reason = "PodResourcesConflict"
+	// ReasonNoRevision: the policy has no accepted revision yet.
+	ReasonNoRevision Reason = "NoRevision"
+	// ReasonMirrorPod: the pod stands for a static pod, which the API server can't change.
+	ReasonMirrorPod Reason = "MirrorPod"
+)
+
+// Reasons of events that are not also reasons of conditions.
+const (
+	// ReasonRevisionCreated: a new template was accepted.
+	ReasonRevisionCreated Reason = "RevisionCreated"
+	// ReasonRolloutComplete: the target revision became the stable one.
+	ReasonRolloutComplete Reason = "RolloutComplete"
+	// ReasonInjectionSkipped: a pod was created without the policy's sidecars.
+	ReasonInjectionSkipped Reason = "InjectionSkipped"
+)

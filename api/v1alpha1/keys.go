@@ -1,0 +1,51 @@
+package v1alpha1
+
+import "strings"
+
+// Keys that the operator writes on pods. A '<policy>' stands for the name of a
+// SidecarPolicy, which is at most 63 characters long so that it fits.
+const (
+	// RevisionLabelPrefix followed by the policy's name is a pod label. Its value
+	// is the revision that the pod was given, at creation or by the last in-place
+	// upgrade, so that `kubectl get pods -L revision.fleet.sidecar.dev/<policy>`
+	// shows versions.
+	RevisionLabelPrefix = "revision.fleet.sidecar.dev/"
+
+	// InjectedAnnotationPrefix followed by the policy's name is a pod annotation,
+	// written once at creation: a JSON InjectionRecord of what was plugged in.
+	InjectedAnnotationPrefix = "injected.fleet.sidecar.dev/"
+
+	// UpgradeAnnotationPrefix followed by the policy's name is a pod annotation,
+	// written together with the images of an in-place upgrade: a JSON
+	// UpgradeRecord of what ran before it.
+	UpgradeAnnotationPrefix = "upgrade.fleet.sidecar.dev/"
+
+	// PolicyLabel is on every object that the operator creates for one policy
+	// (ControllerRevisions, admission registrations). Its value is the policy's name.
+	PolicyLabel = "fleet.sidecar.dev/policy"
+
+	// HashVersionLabel is on every ControllerRevision: the version of the hash
+	// function that named it.
+	HashVersionLabel = "fleet.sidecar.dev/hash-version"
+)
+
+// RevisionLabel is the key of the pod label that carries a policy's revision.
+func RevisionLabel(policy string) string { return RevisionLabelPrefix + policy }
+
+// InjectedAnnotation is the key of the pod annotation that says what a policy injected.
+func InjectedAnnotation(policy string) string { return InjectedAnnotationPrefix + policy }
+
+// UpgradeAnnotation is the key of the pod annotation that records a policy's last in-place upgrade.
+func UpgradeAnnotation(policy string) string { return UpgradeAnnotationPrefix + policy }
+
+// PoliciesOf names the policies that a pod with these labels carries a revision of.
+// The order is not defined.
+func PoliciesOf(labels map[string]string) []string {
+	var policies []string
+	for key := range labels {
+		if policy, ok := strings.CutPrefix(key, RevisionLabelPrefix); ok {
+			policies = append(policies, policy)
+		}
+	}
+	return policies
+}

@@ -1,0 +1,74 @@
+package v1alpha1
+
+import (
+	"encoding/json"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// InjectionRecord is the value of a pod's injected annotation. It is written
+// when the pod is created and never changed: it says which revision's fixed parts
+// (env, command, volumes, ...) the pod has for as long as it lives.
+// +kubebuilder:object:generate=false
+type InjectionRecord struct {
+	// Revision is the revision that the pod was created with.
+	Revision string `json:"revision"`
+	// Sidecars names the containers that were added, native or not.
+	Sidecars []string `json:"sidecars"`
+}
+
+// UpgradeRecord is the value of a pod's upgrade annotation. It is written in the
+// same PATCH as the images, so that an upgrade can be judged from the API alone,
+// also by a manager that was started after it.
+// +kubebuilder:object:generate=false
+type UpgradeRecord struct {
+	// Revision is the revision that the pod was moved to.
+	Revision string `json:"revision"`
+	// At is when the PATCH was sent.
+	At metav1.Time `json:"at"`
+	// Before maps the name of each sidecar whose image was changed to the
+	// containerID that it had. Empty where it had none.
+	Before map[string]string `json:"before"`
+	// WasReady says whether the pod was Ready before the upgrade. One that was
+	// not is not required to get Ready by it.
+	WasReady bool `json:"wasReady"`
+}
+
+// ParseInjectionRecord reads a pod's InjectionRecord for a policy. It is nil
+// without an error when the pod has none.
+func ParseInjectionRecord(annotations map[string]string, policy string) (*InjectionRecord, error) {
+	return parseRecord[InjectionRecord](annotations, InjectedAnnotation(policy))
+}
+
+// ParseUpgradeRecord reads a pod's UpgradeRecord for a policy. It is nil
+// without an error when the pod was never upgraded in place.
+func ParseUpgradeRecord(annotations map[string]string, policy string) (*UpgradeRecord, error) {
+	return parseRecord[UpgradeRecord](annotations, UpgradeAnnotation(policy))
+}
+
+func parseRecord[T any](annotations map[string]string, key string) (*T, error) {
+	value, ok := annotations[key]
+	if !ok {
+		return nil, nil
+	}
+	record := new(T)
+	if err := json.Unmarshal([]byte(value), record); err != nil {
+		return nil, fmt.Errorf("annotation %s: %w", key, err)
+	}
+	return record, nil
+}
+
+// Encode renders the record as an annotation's value.
+func (r InjectionRecord) Encode() string { return encodeRecord(r) }
+
+// Encode renders the record as an annotation's value.
+func (r UpgradeRecord) Encode() string { return encodeRecord(r) }
+
+func encodeRecord(record any) string {
+	data, err := json.Marshal(record)
+	if err != nil {
+		panic(err) // strings, maps of strings and times always marshal
+	}
+	return string(data)
+}
