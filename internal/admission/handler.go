@@ -1,0 +1,143 @@
+// Package admission answers the API server when a pod is created that a policy
+// selects. The decision is inject.Render's; this is its I/O.
+package admission
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"path"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
+	"github.com/sidecar-dev/sidecar-operator/internal/selection"
+)
+
+// PathPrefix followed by the policy's name is where the API server sends pods.
+const PathPrefix = "/inject/"
+
+// Path is where the API server sends the pods of a policy.
+func Path(policy string) string { return PathPrefix + policy }
+
+// Register serves all policies on one server.
+func Register(server webhook.Server, injector *Injector) {
+	server.Register(PathPrefix, &admission.Webhook{Handler: injector, WithContextFunc: withPolicy})
+}
+
+type policyKey struct{}
+
+func withPolicy(ctx context.Context, r *http.Request) context.Context {
+	return context.WithValue(ctx, policyKey{}, path.Base(r.URL.Path))
+}
+
+// Injector plugs sidecars into new pods.
+type Injector struct {
+	// Reader reads policies and revisions, from a cache.
+	Reader client.Reader
+	// Decoder reads pods.
+	Decoder admission.Decoder
+	// Recorder sends events to the owners of pods that were left as they are.
+	Recorder events.EventRecorder
+	// Namespace is the operator's own, where revisions are.
+	Namespace string
+}
+
+// Handle answers for one pod. A pod is refused only where its policy's author asked
+// for that (failurePolicy Fail) and the answer could not be found; a clash never refuses it.
+func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.Response {
+	name, _ := ctx.Value(policyKey{}).(string)
+	policy := &v1alpha1.SidecarPolicy{}
+	if err := i.Reader.Get(ctx, client.ObjectKey{Name: name}, policy); err != nil {
+		return i.unanswered(name, v1alpha1.FailurePolicyIgnore, fmt.Errorf("reading the policy: %w", err))
+	}
+	response, err := i.inject(ctx, policy, req)
+	if err != nil {
+		return i.unanswered(name, policy.Spec.Injection.FailurePolicy, err)
+	}
+	return response
+}
+
+func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, req admission.Request) (admission.Response, error) {
+	pod := &corev1.Pod{}
+	if err := i.Decoder.Decode(req, pod); err != nil {
+		return admission.Response{}, fmt.Errorf("decoding the pod: %w", err)
+	}
+	if !selection.Injectable(pod) {
+		return i.skip(policy.Name, v1alpha1.ReasonMirrorPod, "a mirror pod can't be changed"), nil
+	}
+	r, err := i.revision(ctx, policy)
+	if err != nil {
+		return admission.Response{}, err
+	}
+	additions, conflicts := inject.Render(pod, policy.Name, r)
+	if len(conflicts) > 0 {
+		i.report(ctx, policy, pod, req, conflicts)
+		return i.skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts)), nil
+	}
+	patch := additions.Patch(pod)
+	result := metrics.Injected
+	if len(patch) == 0 {
+		result = metrics.Unchanged
+	}
+	metrics.ObserveInjection(policy.Name, result, "")
+	return admission.Patched("", patch...), nil
+}
+
+func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy) (*revision.Revision, error) {
+	hash := rollout.RevisionFor(policy)
+	if hash == "" {
+		return nil, fmt.Errorf("policy %s has no accepted revision yet", policy.Name)
+	}
+	object := &appsv1.ControllerRevision{}
+	key := client.ObjectKey{Namespace: i.Namespace, Name: revision.ObjectName(policy.Name, hash)}
+	if err := i.Reader.Get(ctx, key, object); err != nil {
+		return nil, fmt.Errorf("reading revision %s: %w", hash, err)
+	}
+	r, err := revision.Decode(object)
+	return &r, err
+}
+
+// skip lets the pod in as its owner wrote it.
+func (i *Injector) skip(policy string, reason v1alpha1.Reason, message string) admission.Response {
+	metrics.ObserveInjection(policy, metrics.Skipped, reason)
+	return admission.Allowed("").WithWarnings(
+		fmt.Sprintf("SidecarPolicy %s: created without its sidecars: %s", policy, message))
+}
+
+// unanswered follows the author's failure policy. The API server itself does so only
+// for calls that don't come back.
+func (i *Injector) unanswered(policy string, failurePolicy v1alpha1.InjectionFailurePolicy, err error) admission.Response {
+	ctrl.Log.WithName("admission").Error(err, "could not answer", "policy", policy, "failurePolicy", failurePolicy)
+	if failurePolicy == v1alpha1.FailurePolicyFail {
+		return admission.Errored(http.StatusInternalServerError,
+			fmt.Errorf("SidecarPolicy %s (failurePolicy Fail) can't inject its sidecars: %w", policy, err))
+	}
+	return i.skip(policy, v1alpha1.ReasonNoRevision, err.Error())
+}
+
+// report tells the pod's owner why it lacks the sidecars: nobody sees the warnings
+// that a controller gets. A dry run has no side effects.
+func (i *Injector) report(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, req admission.Request, conflicts []inject.Conflict) {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil || (req.DryRun != nil && *req.DryRun) {
+		return
+	}
+	regarding := &corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind,
+		Namespace: req.Namespace, Name: owner.Name, UID: owner.UID}
+	i.Recorder.Eventf(regarding, policy, corev1.EventTypeWarning, string(v1alpha1.ReasonInjectionSkipped), "Inject",
+		"SidecarPolicy %s: pods are created without its sidecars: %s", policy.Name, inject.Explain(conflicts))
+	ctrl.LoggerFrom(ctx).Info("left a pod as it is", "policy", policy.Name, "namespace", req.Namespace,
+		"owner", owner.Kind+"/"+owner.Name, "reason", conflicts[0].Reason)
+}

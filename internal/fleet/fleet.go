@@ -1,0 +1,249 @@
+// Package fleet says what is: the state of every pod that a policy selects, by
+// workload. It is pure: it reads pods and returns values.
+package fleet
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+)
+
+// Workload is the top controller of a pod, or the bare pod itself.
+type Workload struct {
+	Kind, Namespace, Name string
+}
+
+// String is the workload as people write it: Deployment/shop/cart.
+func (w Workload) String() string { return w.Kind + "/" + w.Namespace + "/" + w.Name }
+
+// Member is a pod of the fleet with its workload.
+type Member struct {
+	// Pod is only read; it may come from a cache.
+	Pod      *corev1.Pod
+	Workload Workload
+	// Refusal is set while the API server's last refusal to update the pod is fresh.
+	Refusal *Refusal
+}
+
+// Refusal is an update of a pod that the API server did not take.
+type Refusal struct {
+	// Message is the API server's.
+	Message string
+	// Until is when it is tried again.
+	Until time.Time
+}
+
+// View is one policy's point of view.
+type View struct {
+	// Policy is the name of the policy.
+	Policy string
+	// Target is the revision that pods should get.
+	Target *revision.Revision
+	// Revisions are all that the policy has.
+	Revisions []revision.Revision
+	// Health holds the settings of every policy by name: a pod in the middle of another
+	// policy's upgrade is judged by that policy's.
+	Health map[string]*v1alpha1.HealthSpec
+	// Now is the time of the judgement.
+	Now time.Time
+}
+
+// PodState is what one pod of the fleet is, from one policy's point of view.
+type PodState struct {
+	Member
+	// Injected: the pod carries the policy's sidecars. Where it doesn't, only
+	// Conflicts and Available have a meaning.
+	Injected bool
+	// Conflicts say why the sidecars can't be in the pod.
+	Conflicts []inject.Conflict
+	// Images are the containers of which the image is not the target's.
+	Images []ImageChange
+	// Stale says which fixed parts differ from the target's; empty when none does.
+	Stale string
+	// Drifted: an image is not the one that the pod was given.
+	Drifted bool
+	// Relabel: only the revision label is not the target's.
+	Relabel bool
+	// Verdict judges the policy's sidecars in the pod.
+	Verdict Verdict
+	// Available: the pod is Ready, and no policy's upgrade of it is unsettled.
+	Available bool
+	// Busy: another policy's upgrade of the pod is under way.
+	Busy bool
+}
+
+// ImageChange is one container of a pod that lacks the target's image.
+type ImageChange struct {
+	// Container is the name of the container.
+	Container string
+	// Native: it is an init container; Index is its place among them, or among
+	// the containers.
+	Native bool
+	Index  int
+	// Image is the target's.
+	Image string
+	// ContainerID is what runs now; empty when nothing does.
+	ContainerID string
+}
+
+// Outdated says whether the pod can be brought nearer to the target by a PATCH.
+func (p *PodState) Outdated() bool { return len(p.Images) > 0 || p.Relabel }
+
+// Updated says whether the pod runs the target revision, all of it, and is healthy on it.
+func (p *PodState) Updated() bool {
+	return p.Injected && !p.Outdated() && p.Stale == "" && p.Verdict.State == Settled
+}
+
+// Judge says what each pod is, in the order of namespace and name.
+func Judge(members []Member, view *View) []PodState {
+	stale := staleness{view: view, memo: map[string]string{}}
+	states := make([]PodState, len(members))
+	for i, member := range members {
+		states[i] = judgeMember(member, view, stale)
+	}
+	slices.SortFunc(states, func(a, b PodState) int {
+		if c := strings.Compare(a.Pod.Namespace, b.Pod.Namespace); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Pod.Name, b.Pod.Name)
+	})
+	return states
+}
+
+func judgeMember(member Member, view *View, stale staleness) PodState {
+	pod := member.Pod
+	state := PodState{Member: member, Injected: inject.Injected(pod, view.Policy)}
+	state.Busy = busy(pod, view, view.Policy)
+	state.Available = Ready(pod) && !state.Busy
+	if !state.Injected {
+		_, state.Conflicts = inject.Render(pod, view.Policy, view.Target)
+		return state
+	}
+	injected, _ := v1alpha1.ParseInjectionRecord(pod.Annotations, view.Policy) // Injected has read it
+	upgrade, _ := v1alpha1.ParseUpgradeRecord(pod.Annotations, view.Policy)    // a broken record is none
+	label := pod.Labels[v1alpha1.RevisionLabel(view.Policy)]
+
+	state.Images = imageChanges(pod, injected.Sidecars, &view.Target.Template)
+	state.Stale = stale.of(injected.Revision)
+	state.Relabel = state.Stale == "" && len(state.Images) == 0 && label != view.Target.Hash
+	state.Drifted = drifted(pod, injected.Sidecars, given(label, upgrade), view.Revisions)
+	state.Verdict = judge(pod, injected.Sidecars, upgrade, view.health(view.Policy), view.Now)
+	if state.Verdict.State != Settled {
+		state.Available = false
+	}
+	return state
+}
+
+// given is the name of the revision whose images the pod was given last.
+func given(label string, upgrade *v1alpha1.UpgradeRecord) string {
+	if upgrade != nil {
+		return upgrade.Revision
+	}
+	return label
+}
+
+func (v *View) health(policy string) *v1alpha1.HealthSpec {
+	if health := v.Health[policy]; health != nil {
+		return health
+	}
+	return &v1alpha1.HealthSpec{}
+}
+
+// busy says whether a policy other than the given one is in the middle of upgrading the pod.
+func busy(pod *corev1.Pod, view *View, except string) bool {
+	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
+		if policy == except {
+			continue
+		}
+		upgrade, err := v1alpha1.ParseUpgradeRecord(pod.Annotations, policy)
+		if err != nil || upgrade == nil {
+			continue
+		}
+		if judge(pod, nil, upgrade, view.health(policy), view.Now).State == Updating {
+			return true
+		}
+	}
+	return false
+}
+
+// staleness compares the revision that a pod was created with to the target, once
+// for each revision.
+type staleness struct {
+	view *View
+	memo map[string]string
+}
+
+func (s staleness) of(born string) string {
+	answer, known := s.memo[born]
+	if !known {
+		answer = s.compare(born)
+		s.memo[born] = answer
+	}
+	return answer
+}
+
+func (s staleness) compare(born string) string {
+	if born == s.view.Target.Hash {
+		return ""
+	}
+	from := revision.Get(s.view.Revisions, born)
+	if from == nil {
+		return "revision " + born + ", which the pod was created with, is gone"
+	}
+	return strings.Join(revision.Compare(&from.Template, &s.view.Target.Template).Fixed, ", ")
+}
+
+// imageChanges lists the sidecars in the pod whose image is not the template's.
+func imageChanges(pod *corev1.Pod, sidecars []string, template *v1alpha1.SidecarTemplate) []ImageChange {
+	var changes []ImageChange
+	for i := range template.Sidecars {
+		sidecar := &template.Sidecars[i]
+		if !slices.Contains(sidecars, sidecar.Name) {
+			continue
+		}
+		container, native, index := find(pod, sidecar.Name)
+		if container == nil || container.Image == sidecar.Image {
+			continue
+		}
+		changes = append(changes, ImageChange{Container: sidecar.Name, Native: native, Index: index,
+			Image: sidecar.Image, ContainerID: containerID(pod, sidecar.Name)})
+	}
+	return changes
+}
+
+func drifted(pod *corev1.Pod, sidecars []string, hash string, revisions []revision.Revision) bool {
+	r := revision.Get(revisions, hash)
+	return r != nil && len(imageChanges(pod, sidecars, &r.Template)) > 0
+}
+
+// find returns a pod's container of that name, whether it is an init container, and its index.
+func find(pod *corev1.Pod, name string) (*corev1.Container, bool, int) {
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == name {
+			return &pod.Spec.InitContainers[i], true, i
+		}
+	}
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Name == name {
+			return &pod.Spec.Containers[i], false, i
+		}
+	}
+	return nil, false, 0
+}
+
+func containerID(pod *corev1.Pod, name string) string {
+	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for i := range list {
+			if list[i].Name == name {
+				return list[i].ContainerID
+			}
+		}
+	}
+	return ""
+}

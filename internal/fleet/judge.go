@@ -1,0 +1,212 @@
+package fleet
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+)
+
+// minSettle is the least time that a container with a startup or readiness probe
+// must have been ready. For about a second after a restart the kubelet still
+// shows the readiness of the container before it.
+const minSettle = 3 * time.Second
+
+// State is what became of a pod's last in-place upgrade.
+type State string
+
+// The states of an upgrade.
+const (
+	// Settled: there was none, or it has been judged healthy.
+	Settled State = "Settled"
+	// Updating: it has not been judged yet.
+	Updating State = "Updating"
+	// Failed: the sidecars did not get healthy.
+	Failed State = "Failed"
+)
+
+// Verdict is a judgement of a pod's sidecars.
+type Verdict struct {
+	State   State
+	Reason  v1alpha1.Reason
+	Message string
+	// Recheck is when time alone changes the verdict. Zero where only a change of the pod does.
+	Recheck time.Time
+}
+
+// badWaiting maps the kubelet's reasons for a waiting container to ours. Other reasons
+// (ContainerCreating, PodInitializing) are a normal part of a start.
+var badWaiting = map[string]v1alpha1.Reason{
+	"ErrImagePull":               v1alpha1.ReasonImagePull,
+	"ImagePullBackOff":           v1alpha1.ReasonImagePull,
+	"InvalidImageName":           v1alpha1.ReasonImagePull,
+	"ErrImageNeverPull":          v1alpha1.ReasonImagePull,
+	"ImageInspectError":          v1alpha1.ReasonImagePull,
+	"RegistryUnavailable":        v1alpha1.ReasonImagePull,
+	"SignatureValidationFailed":  v1alpha1.ReasonImagePull,
+	"CrashLoopBackOff":           v1alpha1.ReasonCrashLoop,
+	"CreateContainerConfigError": v1alpha1.ReasonCannotStart,
+	"CreateContainerError":       v1alpha1.ReasonCannotStart,
+	"RunContainerError":          v1alpha1.ReasonCannotStart,
+	"PostStartHookError":         v1alpha1.ReasonCannotStart,
+}
+
+// judge says how a pod's sidecars do. Without an upgrade record only what the
+// kubelet itself calls bad is a failure: a pod that has just been created may take its time.
+func judge(pod *corev1.Pod, sidecars []string, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+	statuses := statusesByName(pod)
+	for _, name := range sidecars {
+		if v, bad := judgeWaiting(name, statuses[name]); bad && observed(pod) {
+			return v
+		}
+	}
+	if record == nil || len(record.Before) == 0 {
+		return Verdict{State: Settled}
+	}
+	return judgeUpgrade(pod, statuses, record, health, now)
+}
+
+func judgeWaiting(name string, status *corev1.ContainerStatus) (Verdict, bool) {
+	if status == nil || status.State.Waiting == nil {
+		return Verdict{}, false
+	}
+	reason, bad := badWaiting[status.State.Waiting.Reason]
+	if !bad {
+		return Verdict{}, false
+	}
+	message := fmt.Sprintf("sidecar %q is waiting: %s", name, status.State.Waiting.Reason)
+	if status.State.Waiting.Message != "" {
+		message += ": " + status.State.Waiting.Message
+	}
+	return Verdict{State: Failed, Reason: reason, Message: message}, true
+}
+
+// observed says whether the kubelet has seen the pod's current spec. Kubelets
+// older than 1.33 don't say; there the containerIDs alone have to tell.
+func observed(pod *corev1.Pod) bool {
+	return pod.Status.ObservedGeneration == 0 || pod.Status.ObservedGeneration >= pod.Generation
+}
+
+func judgeUpgrade(pod *corev1.Pod, statuses map[string]*corev1.ContainerStatus, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+	p := progress{since: record.At.Time}
+	if !observed(pod) {
+		p.waitFor("the kubelet has not seen the change yet")
+	}
+	for _, name := range slices.Sorted(maps.Keys(record.Before)) {
+		p.container(name, statuses[name], record.Before[name])
+	}
+	if record.WasReady {
+		p.pod(pod, record.At.Add(health.ProgressDeadline()))
+	}
+	if p.waiting == "" {
+		return p.held(settleTime(pod, record, health), now)
+	}
+	deadline := p.since.Add(health.ProgressDeadline())
+	if now.Before(deadline) {
+		return Verdict{State: Updating, Message: p.waiting, Recheck: deadline}
+	}
+	return Verdict{State: Failed, Reason: v1alpha1.ReasonDeadlineExceeded,
+		Message: fmt.Sprintf("%s for longer than %s", p.waiting, health.ProgressDeadline())}
+}
+
+// progress gathers what an upgrade still waits for, and since when the rest holds.
+type progress struct {
+	waiting string
+	since   time.Time
+}
+
+func (p *progress) waitFor(format string, args ...any) {
+	if p.waiting == "" {
+		p.waiting = fmt.Sprintf(format, args...)
+	}
+}
+
+func (p *progress) after(t time.Time) {
+	if t.After(p.since) {
+		p.since = t
+	}
+}
+
+// container looks at one upgraded container. A start after the upgrade's own
+// (the node went away and came back) begins the deadline anew.
+func (p *progress) container(name string, status *corev1.ContainerStatus, before string) {
+	switch {
+	case status == nil:
+		p.waitFor("sidecar %q has no status", name)
+	case status.ContainerID == before:
+		p.waitFor("sidecar %q was not restarted", name)
+	case status.State.Running == nil:
+		if status.State.Terminated != nil {
+			p.after(status.State.Terminated.FinishedAt.Time)
+		}
+		p.waitFor("sidecar %q is not running", name)
+	case !ptr.Deref(status.Started, false) || !status.Ready:
+		p.after(status.State.Running.StartedAt.Time)
+		p.waitFor("sidecar %q is not ready", name)
+	default:
+		p.after(status.State.Running.StartedAt.Time)
+	}
+}
+
+// pod looks at the pod's own readiness. One that was lost after the upgrade's
+// deadline is not the upgrade's doing.
+func (p *progress) pod(pod *corev1.Pod, deadline time.Time) {
+	ready := readyCondition(pod)
+	switch {
+	case ready == nil:
+		p.waitFor("the pod is not ready")
+	case ready.Status == corev1.ConditionTrue:
+		p.after(ready.LastTransitionTime.Time)
+	case !ready.LastTransitionTime.After(deadline):
+		p.waitFor("the pod is not ready")
+	}
+}
+
+// held judges an upgrade where everything is as it should be.
+func (p *progress) held(settle time.Duration, now time.Time) Verdict {
+	if end := p.since.Add(settle); now.Before(end) {
+		return Verdict{State: Updating, Message: "has not been ready for long enough", Recheck: end}
+	}
+	return Verdict{State: Settled}
+}
+
+func settleTime(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec) time.Duration {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		_, upgraded := record.Before[c.Name]
+		if upgraded && (c.StartupProbe != nil || c.ReadinessProbe != nil) {
+			return max(health.MinReady(), minSettle)
+		}
+	}
+	return health.MinReady()
+}
+
+func statusesByName(pod *corev1.Pod) map[string]*corev1.ContainerStatus {
+	statuses := make(map[string]*corev1.ContainerStatus, len(pod.Status.ContainerStatuses)+len(pod.Status.InitContainerStatuses))
+	for i := range pod.Status.InitContainerStatuses {
+		statuses[pod.Status.InitContainerStatuses[i].Name] = &pod.Status.InitContainerStatuses[i]
+	}
+	for i := range pod.Status.ContainerStatuses {
+		statuses[pod.Status.ContainerStatuses[i].Name] = &pod.Status.ContainerStatuses[i]
+	}
+	return statuses
+}
+
+func readyCondition(pod *corev1.Pod) *corev1.PodCondition {
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == corev1.PodReady {
+			return &pod.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// Ready says whether the pod has the condition Ready.
+func Ready(pod *corev1.Pod) bool {
+	condition := readyCondition(pod)
+	return condition != nil && condition.Status == corev1.ConditionTrue
+}

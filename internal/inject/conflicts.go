@@ -1,0 +1,288 @@
+package inject
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/utils/ptr"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+)
+
+// Conflict is one reason why a pod is left as it is.
+type Conflict struct {
+	Reason v1alpha1.Reason
+	// Message says what clashes with what, for a person.
+	Message string
+}
+
+// Explain joins conflicts into one line.
+func Explain(conflicts []Conflict) string {
+	messages := make([]string, len(conflicts))
+	for i, c := range conflicts {
+		messages[i] = c.Message
+	}
+	return strings.Join(messages, "; ")
+}
+
+// check compares a pod with what it would get.
+type check func(pod *corev1.Pod, r *revision.Revision, a Additions) []Conflict
+
+// checks stand in the order in which conflicts are reported.
+var checks = []check{
+	checkContainerNames,
+	checkVolumeNames,
+	checkVolumesExist,
+	checkMountPaths,
+	checkEnv,
+	checkPorts,
+	checkMetadata,
+	checkPodResources,
+}
+
+func findConflicts(pod *corev1.Pod, r *revision.Revision, a Additions) []Conflict {
+	var conflicts []Conflict
+	for _, c := range checks {
+		conflicts = append(conflicts, c(pod, r, a)...)
+	}
+	return conflicts
+}
+
+func conflict(reason v1alpha1.Reason, format string, args ...any) Conflict {
+	return Conflict{Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// sidecars are all containers that the pod would get.
+func (a Additions) sidecars() []corev1.Container {
+	return slices.Concat(a.InitContainers, a.Containers)
+}
+
+func containerNames(pod *corev1.Pod) map[string]bool {
+	names := map[string]bool{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		names[c.Name] = true
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		names[c.Name] = true
+	}
+	return names
+}
+
+// A container's name is unique over all kinds of containers of a pod.
+func checkContainerNames(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	names := containerNames(pod)
+	var conflicts []Conflict
+	for _, c := range a.sidecars() {
+		if names[c.Name] {
+			conflicts = append(conflicts, conflict(v1alpha1.ReasonContainerNameConflict,
+				"the pod has a container %q of its own", c.Name))
+		}
+	}
+	return conflicts
+}
+
+func volumeNames(volumes []corev1.Volume) map[string]bool {
+	names := map[string]bool{}
+	for _, v := range volumes {
+		names[v.Name] = true
+	}
+	return names
+}
+
+func checkVolumeNames(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	names := volumeNames(pod.Spec.Volumes)
+	var conflicts []Conflict
+	for _, v := range a.Volumes {
+		if names[v.Name] {
+			conflicts = append(conflicts, conflict(v1alpha1.ReasonVolumeConflict,
+				"the pod has a volume %q of its own", v.Name))
+		}
+	}
+	return conflicts
+}
+
+// A mount may use a volume of the template or of the pod. One that is in neither
+// would make the API server refuse the pod.
+func checkVolumesExist(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	known := volumeNames(slices.Concat(pod.Spec.Volumes, a.Volumes))
+	var conflicts []Conflict
+	missing := func(container string, mounts []corev1.VolumeMount) {
+		for _, m := range mounts {
+			if !known[m.Name] {
+				conflicts = append(conflicts, conflict(v1alpha1.ReasonVolumeMissing,
+					"container %q mounts volume %q, which neither the template nor the pod has", container, m.Name))
+			}
+		}
+	}
+	for _, c := range a.sidecars() {
+		missing(c.Name, c.VolumeMounts)
+	}
+	for _, i := range slices.Sorted(maps.Keys(a.App)) {
+		missing(pod.Spec.Containers[i].Name, a.App[i].VolumeMounts)
+	}
+	return conflicts
+}
+
+func checkMountPaths(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	var conflicts []Conflict
+	for _, i := range slices.Sorted(maps.Keys(a.App)) {
+		container := &pod.Spec.Containers[i]
+		taken := map[string]bool{}
+		for _, m := range container.VolumeMounts {
+			taken[path.Clean(m.MountPath)] = true
+		}
+		for _, d := range container.VolumeDevices {
+			taken[path.Clean(d.DevicePath)] = true
+		}
+		for _, m := range a.App[i].VolumeMounts {
+			if taken[path.Clean(m.MountPath)] {
+				conflicts = append(conflicts, conflict(v1alpha1.ReasonMountPathConflict,
+					"container %q has something mounted at %s", container.Name, m.MountPath))
+			}
+			taken[path.Clean(m.MountPath)] = true
+		}
+	}
+	return conflicts
+}
+
+func checkEnv(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	var conflicts []Conflict
+	for _, i := range slices.Sorted(maps.Keys(a.App)) {
+		container := &pod.Spec.Containers[i]
+		taken := map[string]bool{}
+		for _, e := range container.Env {
+			taken[e.Name] = true
+		}
+		for _, e := range a.App[i].Env {
+			if taken[e.Name] {
+				conflicts = append(conflicts, conflict(v1alpha1.ReasonEnvConflict,
+					"container %q has a variable %s of its own", container.Name, e.Name))
+			}
+			taken[e.Name] = true
+		}
+	}
+	return conflicts
+}
+
+type port struct {
+	number   int32
+	protocol corev1.Protocol
+}
+
+func portsOf(c *corev1.Container) []port {
+	var ports []port
+	for _, p := range c.Ports {
+		ports = append(ports, port{p.ContainerPort, protocolOf(p)})
+		if p.HostPort != 0 && p.HostPort != p.ContainerPort {
+			ports = append(ports, port{p.HostPort, protocolOf(p)})
+		}
+	}
+	return ports
+}
+
+func protocolOf(p corev1.ContainerPort) corev1.Protocol {
+	if p.Protocol == "" {
+		return corev1.ProtocolTCP
+	}
+	return p.Protocol
+}
+
+// The containers of a pod share one network: a port belongs to one of them. Plain
+// init containers are done before the others listen.
+func checkPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	owner := map[port]string{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, p := range portsOf(&c) {
+			owner[p] = c.Name
+		}
+	}
+	var conflicts []Conflict
+	for _, c := range a.sidecars() {
+		for _, p := range portsOf(&c) {
+			if holder, ok := owner[p]; ok {
+				conflicts = append(conflicts, conflict(v1alpha1.ReasonPortConflict,
+					"sidecar %q and container %q both use port %d/%s", c.Name, holder, p.number, p.protocol))
+			}
+		}
+		for _, p := range portsOf(&c) {
+			owner[p] = c.Name
+		}
+	}
+	return conflicts
+}
+
+func checkMetadata(pod *corev1.Pod, r *revision.Revision, _ Additions) []Conflict {
+	var conflicts []Conflict
+	differing := func(kind string, own, added map[string]string) {
+		for _, key := range slices.Sorted(maps.Keys(added)) {
+			if value, ok := own[key]; ok && value != added[key] {
+				conflicts = append(conflicts, conflict(v1alpha1.ReasonMetadataConflict,
+					"the pod has the %s %s with another value", kind, key))
+			}
+		}
+	}
+	differing("label", pod.Labels, r.Template.Metadata.Labels)
+	differing("annotation", pod.Annotations, r.Template.Metadata.Annotations)
+	return conflicts
+}
+
+// Pod-level resources (KEP-2837) cap what the containers ask for together; the
+// API server refuses a pod where they ask for more.
+func checkPodResources(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	if pod.Spec.Resources == nil {
+		return nil
+	}
+	var conflicts []Conflict
+	for _, name := range slices.Sorted(maps.Keys(pod.Spec.Resources.Requests)) {
+		limit := pod.Spec.Resources.Requests[name]
+		if sum, added := requested(pod, a, name); added && sum.Cmp(limit) > 0 {
+			conflicts = append(conflicts, conflict(v1alpha1.ReasonPodResourcesConflict,
+				"the pod asks for %s of %s in all, its containers with the sidecars for %s", limit.String(), name, sum.String()))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(pod.Spec.Resources.Limits)) {
+		limit := pod.Spec.Resources.Limits[name]
+		for _, c := range a.sidecars() {
+			if own, ok := c.Resources.Limits[name]; ok && own.Cmp(limit) > 0 {
+				conflicts = append(conflicts, conflict(v1alpha1.ReasonPodResourcesConflict,
+					"the pod is limited to %s of %s, sidecar %q to %s", limit.String(), name, c.Name, own.String()))
+			}
+		}
+	}
+	return conflicts
+}
+
+// requested sums what the containers that run together request of a resource, and
+// says whether the additions request any of it.
+func requested(pod *corev1.Pod, a Additions, name corev1.ResourceName) (resource.Quantity, bool) {
+	var sum resource.Quantity
+	for _, c := range pod.Spec.InitContainers {
+		if ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways {
+			sum.Add(requestOf(&c, name))
+		}
+	}
+	for _, c := range pod.Spec.Containers {
+		sum.Add(requestOf(&c, name))
+	}
+	added := false
+	for _, c := range a.sidecars() {
+		request := requestOf(&c, name)
+		added = added || !request.IsZero()
+		sum.Add(request)
+	}
+	return sum, added
+}
+
+// requestOf is what a container requests: a limit without a request is one.
+func requestOf(c *corev1.Container, name corev1.ResourceName) resource.Quantity {
+	if request, ok := c.Resources.Requests[name]; ok {
+		return request
+	}
+	return c.Resources.Limits[name]
+}

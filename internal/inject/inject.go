@@ -1,0 +1,166 @@
+// Package inject renders a revision into a pod: what has to be added, or why
+// it can't be. It is pure; admission, the planner and tests call it alike.
+package inject
+
+import (
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+)
+
+// Additions is what a pod gets. Nothing that the pod has is ever replaced: every
+// part is something new.
+type Additions struct {
+	// Labels and Annotations that the pod lacks.
+	Labels, Annotations map[string]string
+	// InitContainers go before the pod's own: native sidecars.
+	InitContainers []corev1.Container
+	// Containers go after the pod's own: sidecars of mode Container.
+	Containers []corev1.Container
+	// App is what the app's containers get, by their index in spec.containers.
+	App map[int]ContainerAdditions
+	// Volumes and ImagePullSecrets that the pod lacks.
+	Volumes          []corev1.Volume
+	ImagePullSecrets []corev1.LocalObjectReference
+}
+
+// ContainerAdditions is what one container of the app gets.
+type ContainerAdditions struct {
+	VolumeMounts []corev1.VolumeMount
+	Env          []corev1.EnvVar
+}
+
+// Injected says whether a pod already carries a policy's sidecars: it has the
+// record that injection writes, and the containers that the record names.
+func Injected(pod *corev1.Pod, policy string) bool {
+	record, err := v1alpha1.ParseInjectionRecord(pod.Annotations, policy)
+	if err != nil || record == nil || pod.Labels[v1alpha1.RevisionLabel(policy)] == "" {
+		return false
+	}
+	names := containerNames(pod)
+	return !slices.ContainsFunc(record.Sidecars, func(name string) bool { return !names[name] })
+}
+
+// Render computes what a pod gets from a policy's revision. When the two clash,
+// the additions are empty and the conflicts say why, in a fixed order. A pod that
+// already carries the sidecars gets nothing more.
+func Render(pod *corev1.Pod, policy string, r *revision.Revision) (Additions, []Conflict) {
+	if Injected(pod, policy) {
+		return Additions{}, nil
+	}
+	additions := build(pod, policy, r)
+	if conflicts := findConflicts(pod, r, additions); len(conflicts) > 0 {
+		return Additions{}, conflicts
+	}
+	return additions, nil
+}
+
+func build(pod *corev1.Pod, policy string, r *revision.Revision) Additions {
+	t := &r.Template
+	additions := Additions{
+		Labels:           maps.Clone(t.Metadata.Labels),
+		Annotations:      maps.Clone(t.Metadata.Annotations),
+		App:              appAdditions(pod, t.AppContainers),
+		Volumes:          slices.Clone(t.Volumes),
+		ImagePullSecrets: missingPullSecrets(pod, t.ImagePullSecrets),
+	}
+	record := v1alpha1.InjectionRecord{Revision: r.Hash}
+	for _, sidecar := range t.Sidecars {
+		record.Sidecars = append(record.Sidecars, sidecar.Name)
+		container := *sidecar.Container.DeepCopy()
+		if sidecar.Mode == v1alpha1.ModeContainer {
+			additions.Containers = append(additions.Containers, container)
+			continue
+		}
+		container.RestartPolicy = ptr.To(corev1.ContainerRestartPolicyAlways)
+		additions.InitContainers = append(additions.InitContainers, container)
+	}
+	additions.Labels = with(additions.Labels, v1alpha1.RevisionLabel(policy), r.Hash)
+	additions.Annotations = with(additions.Annotations, v1alpha1.InjectedAnnotation(policy), record.Encode())
+	return additions
+}
+
+func with(m map[string]string, key, value string) map[string]string {
+	if m == nil {
+		m = map[string]string{}
+	}
+	m[key] = value
+	return m
+}
+
+// appAdditions applies the entries that mean a container of the app: those with
+// its name or "*". Sidecars of other policies are not the app's.
+func appAdditions(pod *corev1.Pod, entries []v1alpha1.AppContainer) map[int]ContainerAdditions {
+	foreign := injectedNames(pod)
+	additions := map[int]ContainerAdditions{}
+	for i, container := range pod.Spec.Containers {
+		if foreign[container.Name] {
+			continue
+		}
+		var c ContainerAdditions
+		for _, entry := range entries {
+			if entry.Selector != "*" && entry.Selector != container.Name {
+				continue
+			}
+			c.VolumeMounts = append(c.VolumeMounts, entry.VolumeMounts...)
+			c.Env = append(c.Env, entry.Env...)
+		}
+		if len(c.VolumeMounts)+len(c.Env) > 0 {
+			additions[i] = c
+		}
+	}
+	return additions
+}
+
+// injectedNames are the names of all containers that policies have added to the pod.
+func injectedNames(pod *corev1.Pod) map[string]bool {
+	names := map[string]bool{}
+	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
+		record, err := v1alpha1.ParseInjectionRecord(pod.Annotations, policy)
+		if err != nil || record == nil {
+			continue
+		}
+		for _, name := range record.Sidecars {
+			names[name] = true
+		}
+	}
+	return names
+}
+
+func missingPullSecrets(pod *corev1.Pod, wanted []corev1.LocalObjectReference) []corev1.LocalObjectReference {
+	return slices.DeleteFunc(slices.Clone(wanted), func(secret corev1.LocalObjectReference) bool {
+		return slices.Contains(pod.Spec.ImagePullSecrets, secret)
+	})
+}
+
+// Apply adds the additions to a pod.
+func (a Additions) Apply(pod *corev1.Pod) {
+	pod.Labels = merged(pod.Labels, a.Labels)
+	pod.Annotations = merged(pod.Annotations, a.Annotations)
+	for i, c := range a.App {
+		container := &pod.Spec.Containers[i]
+		container.VolumeMounts = append(container.VolumeMounts, c.VolumeMounts...)
+		container.Env = append(container.Env, c.Env...)
+	}
+	pod.Spec.InitContainers = append(slices.Clone(a.InitContainers), pod.Spec.InitContainers...)
+	pod.Spec.Containers = append(pod.Spec.Containers, a.Containers...)
+	pod.Spec.Volumes = append(pod.Spec.Volumes, a.Volumes...)
+	pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, a.ImagePullSecrets...)
+}
+
+func merged(own, added map[string]string) map[string]string {
+	if len(added) == 0 {
+		return own
+	}
+	all := maps.Clone(own)
+	if all == nil {
+		all = map[string]string{}
+	}
+	maps.Copy(all, added)
+	return all
+}

@@ -1,0 +1,71 @@
+package inject
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"gomodules.xyz/jsonpatch/v2"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Patch is the JSON patch (RFC 6902) that adds the additions to a pod. It consists
+// of 'add' operations alone, so that fields of the pod which this build does
+// not know can't be lost.
+func (a Additions) Patch(pod *corev1.Pod) []jsonpatch.Operation {
+	var ops []jsonpatch.Operation
+	ops = append(ops, mapOps("/metadata/labels", pod.Labels, a.Labels)...)
+	ops = append(ops, mapOps("/metadata/annotations", pod.Annotations, a.Annotations)...)
+	for _, i := range slices.Sorted(maps.Keys(a.App)) {
+		path := fmt.Sprintf("/spec/containers/%d", i)
+		ops = append(ops, appendOps(path+"/volumeMounts", pod.Spec.Containers[i].VolumeMounts, a.App[i].VolumeMounts)...)
+		ops = append(ops, appendOps(path+"/env", pod.Spec.Containers[i].Env, a.App[i].Env)...)
+	}
+	ops = append(ops, insertOps("/spec/initContainers", pod.Spec.InitContainers, a.InitContainers)...)
+	ops = append(ops, appendOps("/spec/containers", pod.Spec.Containers, a.Containers)...)
+	ops = append(ops, appendOps("/spec/volumes", pod.Spec.Volumes, a.Volumes)...)
+	ops = append(ops, appendOps("/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, a.ImagePullSecrets)...)
+	return ops
+}
+
+// appendOps adds entries at the end of a list, which is made where it is not there.
+func appendOps[T any](path string, own, added []T) []jsonpatch.Operation {
+	if len(added) > 0 && len(own) == 0 {
+		return []jsonpatch.Operation{jsonpatch.NewOperation("add", path, added)}
+	}
+	var ops []jsonpatch.Operation
+	for _, item := range added {
+		ops = append(ops, jsonpatch.NewOperation("add", path+"/-", item))
+	}
+	return ops
+}
+
+// insertOps adds entries at the front of a list, which is made where it is not there.
+func insertOps[T any](path string, own, added []T) []jsonpatch.Operation {
+	if len(own) == 0 {
+		return appendOps(path, own, added)
+	}
+	var ops []jsonpatch.Operation
+	for i, item := range added {
+		ops = append(ops, jsonpatch.NewOperation("add", fmt.Sprintf("%s/%d", path, i), item))
+	}
+	return ops
+}
+
+// mapOps adds keys to a map, which is made where it is not there.
+func mapOps(path string, own, added map[string]string) []jsonpatch.Operation {
+	if len(added) > 0 && len(own) == 0 {
+		return []jsonpatch.Operation{jsonpatch.NewOperation("add", path, added)}
+	}
+	var ops []jsonpatch.Operation
+	for _, key := range slices.Sorted(maps.Keys(added)) {
+		if _, ok := own[key]; !ok {
+			ops = append(ops, jsonpatch.NewOperation("add", path+"/"+escape.Replace(key), added[key]))
+		}
+	}
+	return ops
+}
+
+// escape writes a key as a reference token of RFC 6901.
+var escape = strings.NewReplacer("~", "~0", "/", "~1")

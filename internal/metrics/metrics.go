@@ -1,0 +1,70 @@
+// Package metrics holds the operator's own metrics. Their labels are bounded:
+// policies and reasons, never pods.
+package metrics
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+)
+
+var (
+	pods = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "sidecar_operator_pods",
+		Help: "Pods of a policy's fleet by state. A pod can be in several states.",
+	}, []string{"policy", "state"})
+
+	injections = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sidecar_operator_injections_total",
+		Help: "Pod creations seen for a policy, by what came of them: injected, unchanged or skipped, with the reason.",
+	}, []string{"policy", "result", "reason"})
+
+	upgrades = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sidecar_operator_upgrade_patches_total",
+		Help: "In-place upgrades sent to the API server, by what it answered: accepted, conflict, gone or refused.",
+	}, []string{"policy", "result"})
+)
+
+func init() {
+	metrics.Registry.MustRegister(pods, injections, upgrades)
+}
+
+// InjectionResult is what came of a pod creation.
+type InjectionResult string
+
+// The results of an injection.
+const (
+	Injected  InjectionResult = "injected"
+	Unchanged InjectionResult = "unchanged"
+	Skipped   InjectionResult = "skipped"
+)
+
+// ObserveInjection counts one pod creation.
+func ObserveInjection(policy string, result InjectionResult, reason v1alpha1.Reason) {
+	injections.WithLabelValues(policy, string(result), string(reason)).Inc()
+}
+
+// ObserveUpgrade counts one answer to an in-place upgrade.
+func ObserveUpgrade(policy, result string) {
+	upgrades.WithLabelValues(policy, result).Inc()
+}
+
+// SetPods publishes the counts of a policy's fleet.
+func SetPods(policy string, c *v1alpha1.PodCounts) {
+	for state, count := range map[string]int32{
+		"selected": c.Selected, "injected": c.Injected, "updated": c.Updated, "ready": c.Ready,
+		"unavailable": c.Unavailable, "failed": c.Failed, "missing": c.Missing,
+		"drifted": c.Drifted, "stale": c.Stale, "conflicting": c.Conflicting,
+	} {
+		pods.WithLabelValues(policy, state).Set(float64(count))
+	}
+}
+
+// Forget removes everything about a policy that is gone.
+func Forget(policy string) {
+	match := prometheus.Labels{"policy": policy}
+	pods.DeletePartialMatch(match)
+	injections.DeletePartialMatch(match)
+	upgrades.DeletePartialMatch(match)
+}
