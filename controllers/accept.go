@@ -1,0 +1,236 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/selection"
+)
+
+// +kubebuilder:rbac:groups="",namespace=system,resources=pods,verbs=create
+// +kubebuilder:rbac:groups=apps,namespace=system,resources=controllerrevisions,verbs=get;list;watch;create;delete
+
+// accept finds the revision of the spec's template, or makes it once the API server has
+// accepted a pod with it. Where the spec is not accepted, the pass has no target,
+// and all that was accepted before stays in force.
+func (r *SidecarPolicyReconciler) accept(ctx context.Context, p *pass) error {
+	var err error
+	if p.revisions, err = r.listRevisions(ctx, p.policy.Name); err != nil {
+		p.accepted = finding{unknown, v1alpha1.ReasonNotChecked, err.Error()}
+		return err
+	}
+	if problems := validate(p.policy, r.Namespace); len(problems) > 0 {
+		p.accepted = finding{no, v1alpha1.ReasonInvalidSpec, strings.Join(problems, "; ")}
+		return nil
+	}
+	if p.target = revision.Find(p.revisions, p.policy.Spec.Template); p.target == nil {
+		return r.acceptNew(ctx, p)
+	}
+	p.accepted = accepted(p.policy)
+	return nil
+}
+
+func accepted(policy *v1alpha1.SidecarPolicy) finding {
+	message := "the spec can be carried out"
+	if warnings := warn(policy); len(warnings) > 0 {
+		message = "warning: " + strings.Join(warnings, "; ")
+	}
+	return finding{yes, v1alpha1.ReasonValid, message}
+}
+
+// acceptNew asks the API server about a template that it has not seen, and keeps it.
+func (r *SidecarPolicyReconciler) acceptNew(ctx context.Context, p *pass) error {
+	next := revision.Next(p.revisions, p.policy.Spec.Template)
+	err := r.dryRun(ctx, samplePod(p.policy, &next, r.Namespace))
+	switch {
+	case apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):
+		p.accepted = finding{no, v1alpha1.ReasonPodRefused,
+			"the API server refuses a pod with this template: " + sampleWords(err)}
+		return nil
+	case err != nil:
+		p.accepted = finding{unknown, v1alpha1.ReasonNotChecked, "the API server could not be asked: " + err.Error()}
+		return err
+	}
+	object, err := revision.Encode(p.policy.Name, r.Namespace, next)
+	if err != nil {
+		return err
+	}
+	object.OwnerReferences = ownedBy(p.policy)
+	if err := r.Create(ctx, object); err != nil {
+		p.accepted = finding{unknown, v1alpha1.ReasonNotChecked, err.Error()}
+		return fmt.Errorf("creating revision %s: %w", next.Hash, err)
+	}
+	ctrl.LoggerFrom(ctx).Info("accepted a new template", "revision", next.Hash)
+	r.event(p.policy, corev1.EventTypeNormal, v1alpha1.ReasonRevisionCreated, "Accept", "accepted the template as revision %s", next.Hash)
+	p.revisions = append(p.revisions, next)
+	p.target, p.accepted = &next, accepted(p.policy)
+	return nil
+}
+
+func (r *SidecarPolicyReconciler) listRevisions(ctx context.Context, policy string) ([]revision.Revision, error) {
+	list := &appsv1.ControllerRevisionList{}
+	if err := r.List(ctx, list, client.InNamespace(r.Namespace), client.MatchingLabels{v1alpha1.PolicyLabel: policy}); err != nil {
+		return nil, fmt.Errorf("listing revisions: %w", err)
+	}
+	var revisions []revision.Revision
+	for i := range list.Items {
+		decoded, err := revision.Decode(&list.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		revisions = append(revisions, decoded)
+	}
+	return revisions, nil
+}
+
+// dryRun asks the API server whether it would take the pod. It validates a pod before
+// admission plugins may forbid it, so a Forbidden (Pod Security, quota) speaks of this
+// namespace alone and means that the pod is valid.
+func (r *SidecarPolicyReconciler) dryRun(ctx context.Context, pod *corev1.Pod) error {
+	err := r.Create(ctx, pod, client.DryRunAll, client.DisableReadYourWritesConsistency)
+	if apierrors.IsForbidden(err) {
+		return nil
+	}
+	return err
+}
+
+const sampleContainer = "sample-app"
+
+// samplePod is a minimal app with the template's sidecars.
+func samplePod(policy *v1alpha1.SidecarPolicy, r *revision.Revision, namespace string) *corev1.Pod {
+	pod := sampleApp(&r.Template)
+	pod.GenerateName, pod.Namespace = "template-check-", namespace
+	additions, _ := inject.Render(pod, policy.Name, r) // validate has seen to it that nothing clashes
+	additions.Apply(pod)
+	return pod
+}
+
+// sampleApp is a minimal app that has what the template expects of one: the
+// containers that it names and the volumes that it mounts and does not bring.
+func sampleApp(t *v1alpha1.SidecarTemplate) *corev1.Pod {
+	pod := &corev1.Pod{}
+	names := []string{sampleContainer}
+	for _, app := range t.AppContainers {
+		if app.Selector != "*" {
+			names = append(names, app.Selector)
+		}
+	}
+	for _, name := range names {
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: name, Image: "sample"})
+	}
+	for _, volume := range appVolumes(t) {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: volume})
+	}
+	return pod
+}
+
+// appVolumes names the volumes that the template mounts and does not bring.
+func appVolumes(t *v1alpha1.SidecarTemplate) []string {
+	known := map[string]bool{}
+	for _, v := range t.Volumes {
+		known[v.Name] = true
+	}
+	var names []string
+	add := func(mounts []corev1.VolumeMount) {
+		for _, m := range mounts {
+			if !known[m.Name] {
+				known[m.Name] = true
+				names = append(names, m.Name)
+			}
+		}
+	}
+	for _, s := range t.Sidecars {
+		add(s.VolumeMounts)
+	}
+	for _, a := range t.AppContainers {
+		add(a.VolumeMounts)
+	}
+	return names
+}
+
+// sampleWords are the API server's words without the name of the sample pod.
+func sampleWords(err error) string {
+	words := err.Error()
+	if _, rest, found := strings.Cut(words, " is invalid: "); found {
+		return rest
+	}
+	return words
+}
+
+// validate finds what the schema can't: the message says what to write instead.
+func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
+	var problems []string
+	if _, err := selection.New(&policy.Spec.Selector, namespace); err != nil {
+		problems = append(problems, err.Error())
+	}
+	names := map[string]bool{}
+	for _, s := range policy.Spec.Template.Sidecars {
+		names[s.Name] = true
+	}
+	for _, a := range policy.Spec.Template.AppContainers {
+		if names[a.Selector] {
+			problems = append(problems, fmt.Sprintf("spec.template.appContainers: selector %q names a sidecar of this policy: give the sidecar its volumeMounts and env under spec.template.sidecars", a.Selector))
+		}
+	}
+	problems = append(problems, selfConflicts(policy)...)
+	return slices.Compact(problems)
+}
+
+// selfConflicts finds what in a template clashes with itself in every pod.
+func selfConflicts(policy *v1alpha1.SidecarPolicy) []string {
+	next := revision.Next(nil, policy.Spec.Template)
+	_, conflicts := inject.Render(sampleApp(&next.Template), policy.Name, &next)
+	if len(conflicts) == 0 {
+		return nil
+	}
+	return []string{"spec.template clashes with itself: " + inject.Explain(conflicts)}
+}
+
+// warn finds what will work, but hardly as meant.
+func warn(policy *v1alpha1.SidecarPolicy) []string {
+	var warnings []string
+	deadline := policy.Spec.Rollout.Health.ProgressDeadline()
+	for _, s := range policy.Spec.Template.Sidecars {
+		if budget := startupBudget(s.StartupProbe); budget > deadline {
+			warnings = append(warnings, fmt.Sprintf("sidecar %q may spend %s in its startup probe, longer than progressDeadlineSeconds (%s), and the kubelet acts on no other change meanwhile: lower failureThreshold or periodSeconds", s.Name, budget, deadline))
+		}
+	}
+	return warnings
+}
+
+// startupBudget is how long the kubelet waits for a startup probe; its fields' defaults are
+// the API server's.
+func startupBudget(probe *corev1.Probe) time.Duration {
+	if probe == nil {
+		return 0
+	}
+	period, threshold := max(probe.PeriodSeconds, 0), max(probe.FailureThreshold, 0)
+	if period == 0 {
+		period = 10
+	}
+	if threshold == 0 {
+		threshold = 3
+	}
+	return time.Duration(probe.InitialDelaySeconds+period*threshold) * time.Second
+}
+
+// ownedBy makes an object go with its policy. It does not block the policy's deletion,
+// which would need a right on the policy's finalizers.
+func ownedBy(policy *v1alpha1.SidecarPolicy) []metav1.OwnerReference {
+	owner := metav1.NewControllerRef(policy, v1alpha1.GroupVersion.WithKind("SidecarPolicy"))
+	owner.BlockOwnerDeletion = nil
+	return []metav1.OwnerReference{*owner}
+}

@@ -1,0 +1,151 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
+	"github.com/sidecar-dev/sidecar-operator/internal/selection"
+)
+
+// +kubebuilder:rbac:groups="",resources=pods;namespaces,verbs=get;list;watch
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch
+// +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=get;list;watch
+// +kubebuilder:rbac:groups=batch,resources=jobs,verbs=get;list;watch
+
+// observe reads the fleet and decides what to do. What it reads is shared with the
+// cache and never changed.
+func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
+	view := &fleet.View{Policy: p.policy.Name, Target: p.target, Revisions: p.revisions, Now: p.now}
+	var err error
+	if view.Health, err = r.healthOfAll(ctx); err != nil {
+		return err
+	}
+	namespaces, err := r.namespaces(ctx, p.policy)
+	if err != nil {
+		return err
+	}
+	members, err := r.members(ctx, p.policy, namespaces)
+	if err != nil {
+		return err
+	}
+	disruptions, err := r.disruptions(ctx, members, view)
+	if err != nil {
+		return err
+	}
+	p.pods = fleet.Judge(members, view)
+	plan := rollout.Make(rollout.Input{
+		Spec:        &p.policy.Spec.Rollout,
+		Target:      p.target,
+		Pods:        p.pods,
+		Disruptions: disruptions,
+		Now:         p.now,
+	})
+	p.plan = &plan
+	return nil
+}
+
+func (r *SidecarPolicyReconciler) healthOfAll(ctx context.Context) (map[string]*v1alpha1.HealthSpec, error) {
+	list := &v1alpha1.SidecarPolicyList{}
+	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing policies: %w", err)
+	}
+	health := make(map[string]*v1alpha1.HealthSpec, len(list.Items))
+	for i := range list.Items {
+		health[list.Items[i].Name] = &list.Items[i].Spec.Rollout.Health
+	}
+	return health, nil
+}
+
+func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alpha1.SidecarPolicy) ([]string, error) {
+	selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	list := &corev1.NamespaceList{}
+	if err := r.List(ctx, list, client.MatchingLabelsSelector{Selector: selector.Namespaces()}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing namespaces: %w", err)
+	}
+	names := make([]string, len(list.Items))
+	for i := range list.Items {
+		names[i] = list.Items[i].Name
+	}
+	return names, nil
+}
+
+// members are the pods of the fleet with their workloads.
+func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.SidecarPolicy, namespaces []string) ([]fleet.Member, error) {
+	selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	workloads := newWorkloads(r.Client)
+	refusals := r.refusals.of(policy.Name)
+	var members []fleet.Member
+	for _, namespace := range namespaces {
+		pods, err := r.pods(ctx, namespace, client.MatchingLabelsSelector{Selector: selector.Pods()})
+		if err != nil {
+			return nil, err
+		}
+		for _, pod := range pods {
+			if !selection.Active(pod) {
+				continue
+			}
+			workload, err := workloads.of(ctx, pod)
+			if err != nil {
+				return nil, err
+			}
+			members = append(members, fleet.Member{Pod: pod, Workload: workload, Refusal: refusals.fresh(pod)})
+		}
+	}
+	refusals.keepOnly(members)
+	return members, nil
+}
+
+func (r *SidecarPolicyReconciler) pods(ctx context.Context, namespace string, opts ...client.ListOption) ([]*corev1.Pod, error) {
+	list := &corev1.PodList{}
+	opts = append(opts, client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
+	if err := r.List(ctx, list, opts...); err != nil {
+		return nil, fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
+	}
+	pods := make([]*corev1.Pod, len(list.Items))
+	for i := range list.Items {
+		pods[i] = &list.Items[i]
+	}
+	return pods, nil
+}
+
+// disruptions are what the PodDisruptionBudgets of the fleet's namespaces allow. They
+// cover pods of the namespace that other policies select, or none.
+func (r *SidecarPolicyReconciler) disruptions(ctx context.Context, members []fleet.Member, view *fleet.View) ([]fleet.Disruption, error) {
+	var disruptions []fleet.Disruption
+	seen := map[string]bool{}
+	for _, member := range members {
+		namespace := member.Pod.Namespace
+		if seen[namespace] {
+			continue
+		}
+		seen[namespace] = true
+		budgets := &policyv1.PodDisruptionBudgetList{}
+		if err := r.List(ctx, budgets, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+			return nil, fmt.Errorf("listing PodDisruptionBudgets of namespace %s: %w", namespace, err)
+		}
+		if len(budgets.Items) == 0 {
+			continue
+		}
+		pods, err := r.pods(ctx, namespace)
+		if err != nil {
+			return nil, err
+		}
+		for i := range budgets.Items {
+			disruptions = append(disruptions, fleet.Allowance(&budgets.Items[i], pods, view))
+		}
+	}
+	return disruptions, nil
+}

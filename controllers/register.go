@@ -1,0 +1,126 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/certs"
+	"github.com/sidecar-dev/sidecar-operator/internal/selection"
+)
+
+// webhookTimeoutSeconds is how long the API server waits for an answer that takes
+// about a millisecond.
+const webhookTimeoutSeconds = 5
+
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,verbs=get;list;watch;create;update;delete
+
+// register has the API server call the operator for the pods that the policy selects,
+// and for no others. It waits until the status names a revision, from which
+// the pods are injected.
+func (r *SidecarPolicyReconciler) register(ctx context.Context, p *pass) error {
+	if p.policy.Spec.Injection.Paused {
+		p.injecting = finding{no, v1alpha1.ReasonInjectionPaused, "spec.injection.paused is true: new pods are created without the sidecars"}
+		return r.unregister(ctx, p)
+	}
+	if p.policy.Status.TargetRevision == "" {
+		p.injecting = finding{no, v1alpha1.ReasonNotRegistered, "the first revision is being recorded"}
+		return nil
+	}
+	secret := &corev1.Secret{}
+	err := r.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: r.Webhook.Secret}, secret)
+	if client.IgnoreNotFound(err) != nil {
+		p.injecting = finding{unknown, v1alpha1.ReasonWaitingForCertificate, err.Error()}
+		return fmt.Errorf("reading the webhook's certificate: %w", err)
+	}
+	if len(certs.CABundle(secret)) == 0 {
+		p.injecting = finding{no, v1alpha1.ReasonWaitingForCertificate, "the webhook's certificate is not there yet"}
+		return nil
+	}
+	if err := r.applyRegistration(ctx, r.registration(p.policy, certs.CABundle(secret))); err != nil {
+		p.injecting = finding{no, v1alpha1.ReasonNotRegistered, err.Error()}
+		return err
+	}
+	p.injecting = finding{yes, v1alpha1.ReasonRegistered, "new pods get the sidecars"}
+	return nil
+}
+
+// registrationName is the name of a policy's MutatingWebhookConfiguration.
+func registrationName(policy string) string { return "sidecar-operator-" + policy }
+
+func (r *SidecarPolicyReconciler) applyRegistration(ctx context.Context, want *admissionregistrationv1.MutatingWebhookConfiguration) error {
+	current := &admissionregistrationv1.MutatingWebhookConfiguration{}
+	err := r.Get(ctx, client.ObjectKeyFromObject(want), current)
+	switch {
+	case apierrors.IsNotFound(err):
+		err = r.Create(ctx, want)
+	case err == nil && !sameRegistration(current, want):
+		want.ResourceVersion = current.ResourceVersion
+		err = r.Update(ctx, want)
+	}
+	if err != nil {
+		return fmt.Errorf("registering injection: %w", err)
+	}
+	return nil
+}
+
+func sameRegistration(a, b *admissionregistrationv1.MutatingWebhookConfiguration) bool {
+	return equality.Semantic.DeepEqual(a.Webhooks, b.Webhooks) &&
+		equality.Semantic.DeepEqual(a.Labels, b.Labels) &&
+		equality.Semantic.DeepEqual(a.OwnerReferences, b.OwnerReferences)
+}
+
+func (r *SidecarPolicyReconciler) unregister(ctx context.Context, p *pass) error {
+	current := &admissionregistrationv1.MutatingWebhookConfiguration{}
+	err := r.Get(ctx, client.ObjectKey{Name: registrationName(p.policy.Name)}, current)
+	if err == nil {
+		err = r.Delete(ctx, current)
+	}
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("removing the registration: %w", err)
+	}
+	return nil
+}
+
+// registration is what the API server should know of a policy. Every field that the
+// API server would fill in is written, so that it compares equal.
+func (r *SidecarPolicyReconciler) registration(policy *v1alpha1.SidecarPolicy, caBundle []byte) *admissionregistrationv1.MutatingWebhookConfiguration {
+	failurePolicy := admissionregistrationv1.Ignore
+	if policy.Spec.Injection.FailurePolicy == v1alpha1.FailurePolicyFail {
+		failurePolicy = admissionregistrationv1.Fail
+	}
+	return &admissionregistrationv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            registrationName(policy.Name),
+			Labels:          map[string]string{v1alpha1.PolicyLabel: policy.Name},
+			OwnerReferences: ownedBy(policy),
+		},
+		Webhooks: []admissionregistrationv1.MutatingWebhook{{
+			Name:                    "inject.fleet.sidecar.dev",
+			ClientConfig:            r.Webhook.clientConfig(policy.Name, caBundle),
+			NamespaceSelector:       selection.NamespaceSelector(&policy.Spec.Selector, r.Namespace),
+			ObjectSelector:          selection.PodSelector(&policy.Spec.Selector),
+			FailurePolicy:           &failurePolicy,
+			MatchPolicy:             ptr.To(admissionregistrationv1.Equivalent),
+			SideEffects:             ptr.To(admissionregistrationv1.SideEffectClassNoneOnDryRun),
+			ReinvocationPolicy:      ptr.To(admissionregistrationv1.IfNeededReinvocationPolicy),
+			TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
+			AdmissionReviewVersions: []string{"v1"},
+			Rules: []admissionregistrationv1.RuleWithOperations{{
+				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+				Rule: admissionregistrationv1.Rule{
+					APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
+					Scope: ptr.To(admissionregistrationv1.NamespacedScope),
+				},
+			}},
+		}},
+	}
+}

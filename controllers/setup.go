@@ -1,0 +1,118 @@
+package controllers
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/selection"
+)
+
+// gather is how long events about a policy's fleet are gathered before a pass looks
+// at them all: a storm of pod updates costs one pass.
+const gather = 200 * time.Millisecond
+
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
+	r := &SidecarPolicyReconciler{
+		Client:    mgr.GetClient(),
+		Recorder:  mgr.GetEventRecorder("sidecar-operator"),
+		Clock:     o.Clock,
+		Namespace: o.Namespace,
+		Webhook:   o.Webhook,
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		For(&v1alpha1.SidecarPolicy{}).
+		Watches(&corev1.Pod{}, gathered(r.policiesOfPod)).
+		Watches(&corev1.Namespace{}, gathered(r.allPolicies), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&policyv1.PodDisruptionBudget{}, gathered(r.allPolicies)).
+		Watches(&corev1.Secret{}, gathered(r.allPolicies), builder.WithPredicates(only(o.secretKey()))).
+		Watches(&appsv1.ControllerRevision{}, gathered(policyOfLabel)).
+		Watches(&admissionregistrationv1.MutatingWebhookConfiguration{}, gathered(policyOfLabel)).
+		// One pass at a time: budgets are shared between policies, and each pass sees what
+		// the one before it wrote.
+		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
+		Complete(r)
+}
+
+// toPolicies names the policies that an object matters to.
+type toPolicies func(context.Context, client.Object) []string
+
+// gathered enqueues the policies of an object, and of what it was before, a little later.
+func gathered(policies toPolicies) handler.EventHandler {
+	enqueue := func(ctx context.Context, q workqueue.TypedRateLimitingInterface[reconcile.Request], objects ...client.Object) {
+		for _, object := range objects {
+			for _, name := range policies(ctx, object) {
+				q.AddAfter(reconcile.Request{NamespacedName: types.NamespacedName{Name: name}}, gather)
+			}
+		}
+	}
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	return handler.Funcs{
+		CreateFunc:  func(ctx context.Context, e event.CreateEvent, q queue) { enqueue(ctx, q, e.Object) },
+		UpdateFunc:  func(ctx context.Context, e event.UpdateEvent, q queue) { enqueue(ctx, q, e.ObjectOld, e.ObjectNew) },
+		DeleteFunc:  func(ctx context.Context, e event.DeleteEvent, q queue) { enqueue(ctx, q, e.Object) },
+		GenericFunc: func(ctx context.Context, e event.GenericEvent, q queue) { enqueue(ctx, q, e.Object) },
+	}
+}
+
+func policyOfLabel(_ context.Context, object client.Object) []string {
+	if policy := object.GetLabels()[v1alpha1.PolicyLabel]; policy != "" {
+		return []string{policy}
+	}
+	return nil
+}
+
+func (r *SidecarPolicyReconciler) allPolicies(ctx context.Context, _ client.Object) []string {
+	return r.policyNames(ctx, func(*v1alpha1.SidecarPolicy) bool { return true })
+}
+
+// policiesOfPod are the policies that the pod carries sidecars of, and those whose
+// pod selector matches it. Whether its namespace matches too is left to the pass.
+func (r *SidecarPolicyReconciler) policiesOfPod(ctx context.Context, pod client.Object) []string {
+	names := map[string]bool{}
+	for _, name := range v1alpha1.PoliciesOf(pod.GetLabels()) {
+		names[name] = true
+	}
+	for _, name := range r.policyNames(ctx, func(policy *v1alpha1.SidecarPolicy) bool {
+		selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
+		return err == nil && selector.Pods().Matches(labels.Set(pod.GetLabels()))
+	}) {
+		names[name] = true
+	}
+	return slices.Collect(maps.Keys(names))
+}
+
+func (r *SidecarPolicyReconciler) policyNames(ctx context.Context, matches func(*v1alpha1.SidecarPolicy) bool) []string {
+	list := &v1alpha1.SidecarPolicyList{}
+	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "listing policies")
+		return nil
+	}
+	var names []string
+	for i := range list.Items {
+		if matches(&list.Items[i]) {
+			names = append(names, list.Items[i].Name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,99 @@
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"k8s.io/client-go/tools/events"
+	"k8s.io/utils/clock"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
+)
+
+// SidecarPolicyReconciler makes the cluster be as a policy says: it accepts the
+// template, registers injection, upgrades pods and reports what it sees. It runs
+// one pass at a time over all policies, since budgets are shared between them.
+type SidecarPolicyReconciler struct {
+	client.Client
+	Recorder  events.EventRecorder
+	Clock     clock.PassiveClock
+	Namespace string
+	Webhook   WebhookEndpoint
+
+	refusals refusals
+}
+
+// +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies/status,verbs=update
+
+// pass is what one look at one policy gathers. Each step reads what the ones before it
+// found and adds its own.
+type pass struct {
+	policy    *v1alpha1.SidecarPolicy
+	now       time.Time
+	revisions []revision.Revision
+	// target is the accepted revision of the spec; nil while there is none.
+	target   *revision.Revision
+	accepted finding
+	// injecting says whether new pods get the sidecars.
+	injecting finding
+	// pods is the fleet; plan is nil where it was not looked at.
+	pods []fleet.PodState
+	plan *rollout.Plan
+}
+
+// finding is the outcome of a step, in the words of a condition.
+type finding struct {
+	holds   conditionStatus
+	reason  v1alpha1.Reason
+	message string
+}
+
+// Reconcile makes one pass over one policy.
+func (r *SidecarPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Request) (ctrl.Result, error) {
+	policy := &v1alpha1.SidecarPolicy{}
+	if err := r.Get(ctx, req.NamespacedName, policy); err != nil {
+		r.forget(req.Name)
+		return ctrl.Result{}, client.IgnoreNotFound(err)
+	}
+	if policy.DeletionTimestamp != nil {
+		return ctrl.Result{}, nil // its registration and its revisions go with it
+	}
+	p := &pass{policy: policy, now: r.Clock.Now()}
+	err := r.run(ctx, p)
+	err = errors.Join(err, r.writeStatus(ctx, p, err))
+	if p.plan == nil {
+		return ctrl.Result{}, err
+	}
+	return ctrl.Result{RequeueAfter: p.plan.Requeue}, err
+}
+
+// run does the steps in order. The first that can't be done ends the pass.
+func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
+	if err := r.accept(ctx, p); err != nil || p.target == nil {
+		return err
+	}
+	if err := r.register(ctx, p); err != nil {
+		return err
+	}
+	if err := r.observe(ctx, p); err != nil {
+		return err
+	}
+	if err := r.upgrade(ctx, p); err != nil {
+		return err
+	}
+	return r.trimHistory(ctx, p)
+}
+
+// forget drops what is known of a policy that is gone.
+func (r *SidecarPolicyReconciler) forget(policy string) {
+	metrics.Forget(policy)
+	r.refusals.forget(policy)
+}
