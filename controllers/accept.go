@@ -21,7 +21,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups="",namespace=system,resources=pods,verbs=create
-// +kubebuilder:rbac:groups=apps,namespace=system,resources=controllerrevisions,verbs=get;list;watch;create;delete
+// +kubebuilder:rbac:groups=apps,namespace=system,resources=controllerrevisions,verbs=list;watch;create;delete
 
 // accept finds the revision of the spec's template, or makes it once the API server has
 // accepted a pod with it. Where the spec is not accepted, the pass has no target,

@@ -28,7 +28,7 @@ type CertificateReconciler struct {
 	Key      client.ObjectKey
 }
 
-// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=get;list;watch;create;update
+// +kubebuilder:rbac:groups="",namespace=system,resources=secrets,verbs=list;watch;create;update
 
 func setupCertificate(mgr ctrl.Manager, o Options) error {
 	r := &CertificateReconciler{Client: mgr.GetClient(), Clock: o.Clock, Endpoint: o.Webhook, Key: o.secretKey()}

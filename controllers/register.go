@@ -21,7 +21,7 @@ import (
 // about a millisecond.
 const webhookTimeoutSeconds = 5
 
-// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,verbs=get;list;watch;create;update;delete
+// +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,verbs=list;watch;create;update;delete
 
 // register has the API server call the operator for the pods that the policy selects,
 // and for no others. It waits until the status names a revision, from which

@@ -30,7 +30,7 @@ type SidecarPolicyReconciler struct {
 	refusals refusals
 }
 
-// +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=list;watch
 // +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies/status,verbs=update
 
 // pass is what one look at one policy gathers. Each step reads what the ones before it

@@ -273,13 +273,13 @@ type HealthSpec struct {
 type Phase string
 
 const (
-	// PhaseIdle: nothing can be rolled out; the spec is not accepted.
+	// PhaseIdle means that nothing can be rolled out; the spec is not accepted.
 	PhaseIdle Phase = "Idle"
-	// PhaseProgressing: pods are being moved to the target revision.
+	// PhaseProgressing means that pods are being moved to the target revision.
 	PhaseProgressing Phase = "Progressing"
-	// PhasePaused: pods lack the target revision, and the policy says to wait.
+	// PhasePaused means that pods lack the target revision, and the policy says to wait.
 	PhasePaused Phase = "Paused"
-	// PhaseComplete: the target revision is the stable one, and nothing is left to do.
+	// PhaseComplete means that the target revision is the stable one, and nothing is left to do.
 	PhaseComplete Phase = "Complete"
 )
 

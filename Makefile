@@ -1,0 +1,135 @@
+# Everything that is done with this repository. `make help` lists it.
+#
+# Needed: Go, make, git. The tools are built from their pins (hack/tools.sh), and the Kubernetes that
+# the tests run against from its Go modules (hack/cluster).
+
+IMG ?= ghcr.io/sidecar-dev/sidecar-operator:v0.1.0
+KUBECTL ?= kubectl
+CONTAINER_TOOL ?= docker
+# More arguments for go test: make test-unit ARGS='-run TestX -v'
+ARGS ?=
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# One setting for all builds, or they would not share their cache. No cgo: Debian with Go has no C compiler.
+export CGO_ENABLED ?= 0
+
+CLUSTER := go run ./hack/cluster/cmd/cluster
+# What is generated, and committed.
+GENERATED := ':(glob)api/**/zz_generated.*.go' config/crd/bases config/rbac/role.yaml dist
+# Modules that are kept tidy.
+MODULES := . hack/tools hack/tools/golangci-lint
+
+##@ General
+
+.PHONY: help
+help: ## Say what each target does
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9A-Z._-]+:.*## / { printf "  %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ Development
+
+.PHONY: generate
+generate: ## Generate the deep copies of the API types
+	"$$(hack/tools.sh controller-gen)" object:headerFile=hack/boilerplate.go.txt paths=./api/...
+
+.PHONY: manifests
+manifests: ## Generate the CRD and the manager's role from the markers in the code
+	"$$(hack/tools.sh controller-gen)" crd paths=./api/... output:crd:dir=config/crd/bases
+	"$$(hack/tools.sh controller-gen)" rbac:roleName=manager-role 'paths={./controllers/...,./cmd/...}' output:rbac:dir=config/rbac
+
+.PHONY: fmt
+fmt: ## Format the code and sort its imports
+	"$$(hack/tools.sh golangci-lint)" fmt
+
+.PHONY: lint
+lint: ## Run the linters (.golangci.yml)
+	"$$(hack/tools.sh golangci-lint)" run
+
+.PHONY: vet
+vet: ## Run go vet, over the real-node suite too
+	go vet -tags e2e ./...
+
+.PHONY: verify
+verify: verify-generated verify-tidy vet lint ## Fail if something generated is out of date, or the code does not pass vet and lint
+
+.PHONY: verify-generated
+verify-generated: generate manifests dist ## Fail if generated files differ from the ones in git's index
+	@if ! git diff --exit-code -- $(GENERATED); then \
+	  echo "The files above are out of date: commit what 'make generate manifests dist' wrote." >&2; exit 1; fi
+	@new="$$(git ls-files --others --exclude-standard -- $(GENERATED))"; if [ -n "$$new" ]; then \
+	  printf "Not in git:\n%s\nCommit what 'make generate manifests dist' wrote.\n" "$$new" >&2; exit 1; fi
+
+.PHONY: verify-tidy
+verify-tidy: ## Fail if a go.mod or go.sum is not tidy
+	@for module in $(MODULES); do echo "go mod tidy -diff in $$module"; go -C "$$module" mod tidy -diff; done
+
+##@ Build
+
+.PHONY: build
+build: ## Build the manager into bin/
+	go build -trimpath -o bin/manager ./cmd/manager
+
+.PHONY: run
+run: ## Run the manager on this machine against the cluster of the current kubeconfig (its API server must run here too)
+	go run ./cmd/manager --webhook-host=127.0.0.1 --leader-elect=false \
+	  --metrics-bind-address=127.0.0.1:8080 --metrics-secure=false
+
+.PHONY: docker-build
+docker-build: ## Build the manager's image; IMG names it
+	$(CONTAINER_TOOL) build -t $(IMG) .
+
+.PHONY: dist install.yaml
+dist: manifests ## Write dist/install.yaml, the whole installation in one file
+	@mkdir -p dist
+	"$$(hack/tools.sh kustomize)" build config/default -o dist/install.yaml
+install.yaml: dist ## The same as dist
+
+.PHONY: clean
+clean: ## Remove what was built here; the caches of the tools and of the cluster stay
+	rm -rf bin
+
+##@ Test
+
+.PHONY: test
+test: test-unit test-envtest test-e2e ## Run all tests: unit, against an API server, on a real node
+
+.PHONY: cluster-build
+cluster-build: ## Build the Kubernetes that the tests run against (slow once, then cached)
+	$(CLUSTER) build
+
+.PHONY: test-unit
+test-unit: ## Run the tests that need nothing but Go
+	hack/test.sh unit $(ARGS)
+
+.PHONY: test-envtest
+test-envtest: ## Run the tests against a real API server; KUBEBUILDER_ASSETS says where its binaries are, if not built here
+	hack/test.sh envtest $(ARGS)
+
+.PHONY: test-e2e
+test-e2e: ## Run the tests on a real node: kubelet and containerd, as root on Linux
+	hack/test.sh e2e $(ARGS)
+
+.PHONY: bench
+bench: ## Measure the speed of roll-outs, the writes, memory and admission
+	go run ./test/bench $(ARGS)
+
+.PHONY: demo
+demo: ## Show a roll-out from beginning to end on a cluster of its own
+	go run ./test/demo $(ARGS)
+
+##@ Deployment
+
+.PHONY: deploy
+deploy: ## Install into the cluster of the current kubeconfig
+	$(KUBECTL) apply --server-side -f dist/install.yaml
+
+.PHONY: undeploy
+undeploy: ## Remove from the cluster of the current kubeconfig, with all policies
+	@# The policies first, while the operator still runs: their admission registrations go with them.
+	if $(KUBECTL) get crd sidecarpolicies.fleet.sidecar.dev >/dev/null 2>&1; then \
+	  $(KUBECTL) delete sidecarpolicies.fleet.sidecar.dev --all; fi
+	$(KUBECTL) delete --ignore-not-found -f dist/install.yaml
