@@ -5,6 +5,8 @@
 
 IMG ?= ghcr.io/sidecar-dev/sidecar-operator:v0.1.0
 KUBECTL ?= kubectl
+# The name or address of this machine as the API server sees it, for `make run`.
+WEBHOOK_HOST ?= 127.0.0.1
 CONTAINER_TOOL ?= docker
 # More arguments for go test: make test-unit ARGS='-run TestX -v'
 ARGS ?=
@@ -39,7 +41,7 @@ generate: ## Generate the deep copies of the API types
 .PHONY: manifests
 manifests: ## Generate the CRD and the manager's role from the markers in the code
 	"$$(hack/tools.sh controller-gen)" crd paths=./api/... output:crd:dir=config/crd/bases
-	"$$(hack/tools.sh controller-gen)" rbac:roleName=manager-role 'paths={./controllers/...,./cmd/...}' output:rbac:dir=config/rbac
+	"$$(hack/tools.sh controller-gen)" rbac:roleName=manager-role 'paths={./controllers/...,./internal/workload,./cmd/...}' output:rbac:dir=config/rbac
 
 .PHONY: fmt
 fmt: ## Format the code and sort its imports
@@ -74,8 +76,10 @@ build: ## Build the manager into bin/
 	go build -trimpath -o bin/manager ./cmd/manager
 
 .PHONY: run
-run: ## Run the manager on this machine against the cluster of the current kubeconfig (its API server must run here too)
-	go run ./cmd/manager --webhook-host=127.0.0.1 --leader-elect=false \
+run: ## Run the manager here, against the cluster of the current kubeconfig, whose API server reaches it at WEBHOOK_HOST
+	$(KUBECTL) apply --server-side -f config/crd/bases
+	$(KUBECTL) create namespace sidecar-operator-system --dry-run=client -o yaml | $(KUBECTL) apply --server-side -f -
+	go run ./cmd/manager --webhook-host=$(WEBHOOK_HOST) --leader-elect=false \
 	  --metrics-bind-address=127.0.0.1:8080 --metrics-secure=false
 
 .PHONY: docker-build

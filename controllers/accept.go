@@ -172,6 +172,9 @@ func sampleWords(err error) string {
 
 // validate finds what the schema can't: the message says what to write instead.
 func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
+	if policy.Spec.Template.Unreadable != "" {
+		return []string{"spec.template can't be read: " + policy.Spec.Template.Unreadable}
+	}
 	var problems []string
 	if _, err := selection.New(&policy.Spec.Selector, namespace); err != nil {
 		problems = append(problems, err.Error())

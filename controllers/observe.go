@@ -6,18 +6,18 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
+	"github.com/sidecar-dev/sidecar-operator/internal/workload"
 )
 
 // +kubebuilder:rbac:groups="",resources=pods;namespaces,verbs=list;watch
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=list;watch
-// +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=list;watch
-// +kubebuilder:rbac:groups=batch,resources=jobs,verbs=list;watch
 
 // observe reads the fleet and decides what to do. What it reads is shared with the
 // cache and never changed.
@@ -85,7 +85,7 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.
 	if err != nil {
 		return nil, err
 	}
-	workloads := newWorkloads(r.Client)
+	resolver := workload.NewResolver(r.Client)
 	refusals := r.refusals.of(policy.Name)
 	var members []fleet.Member
 	for _, namespace := range namespaces {
@@ -97,15 +97,23 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.
 			if !selection.Active(pod) {
 				continue
 			}
-			workload, err := workloads.of(ctx, pod)
+			owner, err := resolver.Of(ctx, namespace, pod)
 			if err != nil {
 				return nil, err
 			}
-			members = append(members, fleet.Member{Pod: pod, Workload: workload, Refusal: refusals.fresh(pod)})
+			members = append(members, fleet.Member{Pod: pod, Workload: workloadOf(pod, owner), Refusal: refusals.fresh(pod)})
 		}
 	}
 	refusals.keepOnly(members)
 	return members, nil
+}
+
+// workloadOf names a pod's workload; a bare pod is its own.
+func workloadOf(pod *corev1.Pod, owner *metav1.OwnerReference) fleet.Workload {
+	if owner == nil {
+		return fleet.Workload{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}
+	}
+	return fleet.Workload{Kind: owner.Kind, Namespace: pod.Namespace, Name: owner.Name}
 }
 
 func (r *SidecarPolicyReconciler) pods(ctx context.Context, namespace string, opts ...client.ListOption) ([]*corev1.Pod, error) {

@@ -90,6 +90,9 @@ func conditions(p *pass, failure error) []metav1.Condition {
 	}
 	if p.target == nil {
 		held := finding{no, v1alpha1.ReasonNotAccepted, "the spec is not accepted; what was accepted before stays in force"}
+		if p.accepted.holds == unknown {
+			held = finding{unknown, v1alpha1.ReasonNotChecked, p.accepted.message}
+		}
 		return append(list,
 			condition(v1alpha1.ConditionProgressing, held),
 			condition(v1alpha1.ConditionReady, held))

@@ -84,6 +84,9 @@ type SidecarTemplate struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +optional
 	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
+
+	// Unreadable says why the template could not be read; the rest of it is empty then. See UnmarshalJSON.
+	Unreadable string `json:"-"`
 }
 
 // TemplateMetadata is labels and annotations that pods get.
@@ -243,7 +246,7 @@ type Budget struct {
 	// maxUnavailable is a count (5) or a percentage ("10%") of the group's pods. A
 	// percentage is rounded down, but never below one pod.
 	// +kubebuilder:validation:XIntOrString
-	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a count of at least 1 (5) or a percentage from \"1%\" to \"100%\"; to stop a roll-out write paused: true"
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 2147483647 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a count of at least 1 (5) or a percentage from \"1%\" to \"100%\"; to stop a roll-out write paused: true"
 	// +required
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 }

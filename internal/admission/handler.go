@@ -10,7 +10,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -23,6 +22,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
+	"github.com/sidecar-dev/sidecar-operator/internal/workload"
 )
 
 // PathPrefix followed by the policy's name is where the API server sends pods.
@@ -130,9 +130,12 @@ func (i *Injector) unanswered(policy string, failurePolicy v1alpha1.InjectionFai
 // report tells the pod's owner why it lacks the sidecars: nobody sees the warnings
 // that a controller gets. A dry run has no side effects.
 func (i *Injector) report(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, req admission.Request, conflicts []inject.Conflict) {
-	owner := metav1.GetControllerOf(pod)
-	if owner == nil || (req.DryRun != nil && *req.DryRun) {
+	if req.DryRun != nil && *req.DryRun {
 		return
+	}
+	owner, err := workload.NewResolver(i.Reader).Of(ctx, req.Namespace, pod)
+	if err != nil || owner == nil {
+		return // a bare pod's owner is the one who gets the warning
 	}
 	regarding := &corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind,
 		Namespace: req.Namespace, Name: owner.Name, UID: owner.UID}

@@ -55,4 +55,7 @@ func Allowance(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, view *View
 }
 
 // unsettled says whether any policy is in the middle of upgrading the pod.
-func unsettled(pod *corev1.Pod, view *View) bool { return busy(pod, view, "") }
+func unsettled(pod *corev1.Pod, view *View) bool {
+	found, _ := busy(pod, view, "")
+	return found
+}

@@ -74,8 +74,10 @@ type PodState struct {
 	Verdict Verdict
 	// Available: the pod is Ready, and no policy's upgrade of it is unsettled.
 	Available bool
-	// Busy: another policy's upgrade of the pod is under way.
-	Busy bool
+	// Busy: another policy's upgrade of the pod is under way. Recheck is when time
+	// alone changes that; zero where only a change of the pod does.
+	Busy    bool
+	Recheck time.Time
 }
 
 // ImageChange is one container of a pod that lacks the target's image.
@@ -119,7 +121,7 @@ func Judge(members []Member, view *View) []PodState {
 func judgeMember(member Member, view *View, stale staleness) PodState {
 	pod := member.Pod
 	state := PodState{Member: member, Injected: inject.Injected(pod, view.Policy)}
-	state.Busy = busy(pod, view, view.Policy)
+	state.Busy, state.Recheck = busy(pod, view, view.Policy)
 	state.Available = Ready(pod) && !state.Busy
 	if !state.Injected {
 		_, state.Conflicts = inject.Render(pod, view.Policy, view.Target)
@@ -134,9 +136,7 @@ func judgeMember(member Member, view *View, stale staleness) PodState {
 	state.Relabel = state.Stale == "" && len(state.Images) == 0 && label != view.Target.Hash
 	state.Drifted = drifted(pod, injected.Sidecars, given(label, upgrade), view.Revisions)
 	state.Verdict = judge(pod, injected.Sidecars, upgrade, view.health(view.Policy), view.Now)
-	if state.Verdict.State != Settled {
-		state.Available = false
-	}
+	state.Available = state.Available && state.Verdict.State == Settled
 	return state
 }
 
@@ -155,8 +155,9 @@ func (v *View) health(policy string) *v1alpha1.HealthSpec {
 	return &v1alpha1.HealthSpec{}
 }
 
-// busy says whether a policy other than the given one is in the middle of upgrading the pod.
-func busy(pod *corev1.Pod, view *View, except string) bool {
+// busy says whether a policy other than the given one is in the middle of upgrading the
+// pod, and when to look again.
+func busy(pod *corev1.Pod, view *View, except string) (found bool, recheck time.Time) {
 	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
 		if policy == except {
 			continue
@@ -165,11 +166,16 @@ func busy(pod *corev1.Pod, view *View, except string) bool {
 		if err != nil || upgrade == nil {
 			continue
 		}
-		if judge(pod, nil, upgrade, view.health(policy), view.Now).State == Updating {
-			return true
+		verdict := judge(pod, nil, upgrade, view.health(policy), view.Now)
+		if verdict.State != Updating {
+			continue
+		}
+		found = true
+		if recheck.IsZero() || verdict.Recheck.Before(recheck) {
+			recheck = verdict.Recheck
 		}
 	}
-	return false
+	return found, recheck
 }
 
 // staleness compares the revision that a pod was created with to the target, once

@@ -24,6 +24,9 @@ type State string
 const (
 	// Settled: there was none, or it has been judged healthy.
 	Settled State = "Settled"
+	// Starting: the pod is new, and its sidecars don't run yet. Nothing was taken from
+	// it, so it may take its time.
+	Starting State = "Starting"
 	// Updating: it has not been judged yet.
 	Updating State = "Updating"
 	// Failed: the sidecars did not get healthy.
@@ -56,19 +59,44 @@ var badWaiting = map[string]v1alpha1.Reason{
 	"PostStartHookError":         v1alpha1.ReasonCannotStart,
 }
 
-// judge says how a pod's sidecars do. Without an upgrade record only what the
-// kubelet itself calls bad is a failure: a pod that has just been created may take its time.
+// judge says how a pod's sidecars do. What the kubelet itself calls bad is a
+// failure at once; whether an upgrade takes too long is judged by its record.
 func judge(pod *corev1.Pod, sidecars []string, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
 	statuses := statusesByName(pod)
 	for _, name := range sidecars {
 		if v, bad := judgeWaiting(name, statuses[name]); bad && observed(pod) {
-			return v
+			return graced(v, record, now)
 		}
+	}
+	if neverStarted(sidecars, statuses, record) {
+		return Verdict{State: Starting, Message: "the sidecars don't run yet"}
 	}
 	if record == nil || len(record.Before) == 0 {
 		return Verdict{State: Settled}
 	}
 	return judgeUpgrade(pod, statuses, record, health, now)
+}
+
+// graced waits with a failure right after an upgrade: the kubelet may still show what it
+// thought of the image before.
+func graced(v Verdict, record *v1alpha1.UpgradeRecord, now time.Time) Verdict {
+	if record == nil {
+		return v
+	}
+	if end := record.At.Add(minSettle); now.Before(end) {
+		return Verdict{State: Updating, Message: v.Message, Recheck: end}
+	}
+	return v
+}
+
+// neverStarted says whether a sidecar has no container, and had none before the last upgrade.
+func neverStarted(sidecars []string, statuses map[string]*corev1.ContainerStatus, record *v1alpha1.UpgradeRecord) bool {
+	return slices.ContainsFunc(sidecars, func(name string) bool {
+		if record != nil && record.Before[name] != "" {
+			return false
+		}
+		return statuses[name] == nil || statuses[name].ContainerID == ""
+	})
 }
 
 func judgeWaiting(name string, status *corev1.ContainerStatus) (Verdict, bool) {

@@ -122,6 +122,9 @@ func checkVolumesExist(pod *corev1.Pod, _ *revision.Revision, a Additions) []Con
 	}
 	for _, c := range a.sidecars() {
 		missing(c.Name, c.VolumeMounts)
+		for _, d := range c.VolumeDevices {
+			missing(c.Name, []corev1.VolumeMount{{Name: d.Name}})
+		}
 	}
 	for _, i := range slices.Sorted(maps.Keys(a.App)) {
 		missing(pod.Spec.Containers[i].Name, a.App[i].VolumeMounts)
@@ -193,8 +196,8 @@ func protocolOf(p corev1.ContainerPort) corev1.Protocol {
 	return p.Protocol
 }
 
-// The containers of a pod share one network: a port belongs to one of them. Plain
-// init containers are done before the others listen.
+// The containers of a pod share one network: a port belongs to one of them. Plain init
+// containers count too: native sidecars start before them.
 func checkPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
 	owner := map[port]string{}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {

@@ -39,7 +39,7 @@ type ContainerAdditions struct {
 // record that injection writes, and the containers that the record names.
 func Injected(pod *corev1.Pod, policy string) bool {
 	record, err := v1alpha1.ParseInjectionRecord(pod.Annotations, policy)
-	if err != nil || record == nil || pod.Labels[v1alpha1.RevisionLabel(policy)] == "" {
+	if err != nil || record == nil {
 		return false
 	}
 	names := containerNames(pod)

@@ -60,7 +60,8 @@ func mapOps(path string, own, added map[string]string) []jsonpatch.Operation {
 	}
 	var ops []jsonpatch.Operation
 	for _, key := range slices.Sorted(maps.Keys(added)) {
-		if _, ok := own[key]; !ok {
+		// One with another value can only be the operator's own: for others it is a conflict.
+		if value, ok := own[key]; !ok || value != added[key] {
 			ops = append(ops, jsonpatch.NewOperation("add", path+"/"+escape.Replace(key), added[key]))
 		}
 	}

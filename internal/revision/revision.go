@@ -120,6 +120,9 @@ func Decode(object *appsv1.ControllerRevision) (Revision, error) {
 	if err := json.Unmarshal(object.Data.Raw, &r.Template); err != nil {
 		return r, fmt.Errorf("decoding ControllerRevision %s: %w", object.Name, err)
 	}
+	if r.Template.Unreadable != "" {
+		return r, fmt.Errorf("decoding ControllerRevision %s: %s", object.Name, r.Template.Unreadable)
+	}
 	r.Template = Normalize(r.Template)
 	return r, nil
 }

@@ -97,9 +97,11 @@ func (a *account) take(pod *fleet.PodState) {
 	}
 }
 
-// disrupt reserves the pod in every PodDisruptionBudget that covers it.
+// disrupt reserves the pod in every PodDisruptionBudget that covers it. One that is not
+// Ready is down for them already, and one in the middle of an upgrade is reserved by
+// fleet.Allowance. A Ready one counts as healthy for them, even where its last upgrade failed.
 func (l *ledger) disrupt(pod *fleet.PodState) string {
-	if !pod.Available {
+	if !fleet.Ready(pod.Pod) || pod.Verdict.State == fleet.Updating {
 		return ""
 	}
 	var covering []*fleet.Disruption

@@ -47,9 +47,24 @@ func (u *Upgrade) record(policy string, now time.Time) v1alpha1.UpgradeRecord {
 		record.Before[image.Container] = image.ContainerID
 	}
 	record.WasReady = fleet.Ready(u.Pod.Pod)
-	if before, err := v1alpha1.ParseUpgradeRecord(u.Pod.Pod.Annotations, policy); err == nil && before != nil {
-		// An upgrade that takes over from one which is unsettled inherits its duty.
-		record.WasReady = record.WasReady || (before.WasReady && u.Pod.Verdict.State != fleet.Settled)
+	before, err := v1alpha1.ParseUpgradeRecord(u.Pod.Pod.Annotations, policy)
+	if err == nil && before != nil && u.Pod.Verdict.State != fleet.Settled {
+		inherit(&record, before)
 	}
 	return record
+}
+
+// inherit gives an upgrade the duties of an unsettled one that it takes over from: the
+// containers that were still to be judged, and the pod's readiness. One that changes the label
+// alone restarts nothing, and has no time of its own.
+func inherit(record, before *v1alpha1.UpgradeRecord) {
+	if len(record.Before) == 0 {
+		record.At = before.At
+	}
+	for container, id := range before.Before {
+		if _, anew := record.Before[container]; !anew {
+			record.Before[container] = id
+		}
+	}
+	record.WasReady = record.WasReady || before.WasReady
 }

@@ -21,6 +21,10 @@ const maxUpgradesPerPass = 500
 // nothing told it to.
 const retryBlocked = time.Minute
 
+// seeAnswers is when the pass after one that starts upgrades comes at the latest: an upgrade
+// that the API server refuses changes no pod, and so wakes nobody.
+const seeAnswers = time.Second
+
 // Input is everything that a plan depends on.
 type Input struct {
 	// Spec is the policy's roll-out settings.
@@ -153,12 +157,16 @@ func requeue(in Input, plan *Plan) time.Duration {
 	}
 	var next time.Time
 	earlier := func(t time.Time) {
-		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+		if t.After(in.Now) && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
 	}
+	if len(plan.Upgrades) > 0 {
+		earlier(in.Now.Add(seeAnswers))
+	}
 	for i := range in.Pods {
 		earlier(in.Pods[i].Verdict.Recheck)
+		earlier(in.Pods[i].Recheck)
 		if refusal := in.Pods[i].Refusal; refusal != nil {
 			earlier(refusal.Until)
 		}

@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
@@ -94,8 +95,18 @@ type troubleKey struct {
 // listed is a failure of a pod, the worst.
 var severity = map[v1alpha1.Reason]int{
 	v1alpha1.ReasonUpdateRefused: 1,
-	v1alpha1.ReasonDrifted:       3,
-	v1alpha1.ReasonStale:         4,
+
+	v1alpha1.ReasonContainerNameConflict: 2,
+	v1alpha1.ReasonVolumeConflict:        2,
+	v1alpha1.ReasonVolumeMissing:         2,
+	v1alpha1.ReasonMountPathConflict:     2,
+	v1alpha1.ReasonEnvConflict:           2,
+	v1alpha1.ReasonPortConflict:          2,
+	v1alpha1.ReasonMetadataConflict:      2,
+	v1alpha1.ReasonPodResourcesConflict:  2,
+
+	v1alpha1.ReasonDrifted: 3,
+	v1alpha1.ReasonStale:   4,
 }
 
 func note(troubles map[troubleKey]*v1alpha1.UnhealthyPods, pod *fleet.PodState) {
@@ -150,5 +161,5 @@ func cut(message string) string {
 	if len(message) <= maxMessage {
 		return message
 	}
-	return message[:maxMessage-3] + "..."
+	return strings.ToValidUTF8(message[:maxMessage-3], "") + "..."
 }
