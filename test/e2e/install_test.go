@@ -1,0 +1,97 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/hack/cluster/images"
+	"github.com/sidecar-dev/sidecar-operator/test/harness"
+)
+
+const operatorNamespace = "sidecar-operator-system"
+
+// managerImage is the line of dist/install.yaml that names the operator's image.
+var managerImage = regexp.MustCompile(`image: ghcr\.io/sidecar-dev/sidecar-operator:\S+`)
+
+var _ = Describe("dist/install.yaml", Ordered, func() {
+	BeforeAll(func() {
+		manager.Stop()
+		DeferCleanup(startManager)
+		_, err := images.Push(ctx, image("sidecar-operator:e2e"), images.Spec{Dir: harness.Root(), Package: "./cmd/manager"})
+		Expect(err).NotTo(HaveOccurred())
+		manifest, err := os.ReadFile(filepath.Join(harness.Root(), "dist", "install.yaml"))
+		Expect(err).NotTo(HaveOccurred())
+		Expect(managerImage.Match(manifest)).To(BeTrue())
+		manifest = managerImage.ReplaceAll(manifest, []byte("image: "+image("sidecar-operator:e2e")))
+		kubectl(manifest, "apply", "--server-side", "--force-conflicts", "-f", "-")
+		DeferCleanup(func() {
+			Expect(c.DeleteAllOf(ctx, &v1alpha1.SidecarPolicy{})).To(Succeed())
+			namespace := &corev1.Namespace{}
+			namespace.Name = operatorNamespace
+			Expect(c.Delete(ctx, namespace)).To(Succeed())
+		})
+	})
+
+	It("runs two replicas that get ready", func() {
+		Eventually(func(g Gomega) {
+			deployment := &appsv1.Deployment{}
+			g.Expect(c.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "sidecar-operator-controller-manager"}, deployment)).To(Succeed())
+			g.Expect(deployment.Status.AvailableReplicas).To(BeEquivalentTo(2), "its pods: %s", describePods(operatorNamespace))
+		}, settleTimeout, "500ms").Should(Succeed())
+	})
+
+	It("does the main job from inside the cluster, through its Service and its certificate", func() {
+		const name = "inside"
+		fleet := newFleet(name, 2, 2, nil)
+		registration := &admissionregistrationv1.MutatingWebhookConfiguration{}
+		Expect(c.Get(ctx, client.ObjectKey{Name: "sidecar-operator-" + name}, registration)).To(Succeed())
+		Expect(registration.Webhooks[0].ClientConfig.Service).NotTo(BeNil())
+		apps := identities(name, harness.AppContainer)
+		done := observe(name, 1)
+		Expect(harness.SetImage(ctx, c, name, name, image("agent:v2"))).To(Succeed())
+		policy, err := harness.WaitReady(ctx, c, name, settleTimeout)
+		Expect(err).NotTo(HaveOccurred())
+		done()
+		Expect(policy.Status.Pods.Updated).To(BeEquivalentTo(fleet.Pods()))
+		Expect(identities(name, harness.AppContainer)).To(Equal(apps))
+	})
+
+	It("logs no error about missing rights", func() {
+		for _, pod := range podsOf(operatorNamespace) {
+			log := kubectl(nil, "logs", "-n", operatorNamespace, pod.Name)
+			Expect(log).NotTo(ContainSubstring("is forbidden"), "pod %s", pod.Name)
+		}
+	})
+})
+
+// kubectl runs the kubectl of the cluster's own version.
+func kubectl(stdin []byte, args ...string) string {
+	GinkgoHelper()
+	command := exec.CommandContext(ctx, filepath.Join(node.BinDir(), "kubectl"), args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+node.Kubeconfig())
+	command.Stdin = bytes.NewReader(stdin)
+	out, err := command.CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), string(out))
+	return string(out)
+}
+
+func describePods(namespace string) string {
+	text := ""
+	for _, pod := range podsOf(namespace) {
+		text += "\n" + pod.Name + " " + pod.Status.String()
+	}
+	return text
+}
