@@ -45,6 +45,8 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 		Target:      p.target,
 		Pods:        p.pods,
 		Disruptions: disruptions,
+		Failed:      p.policy.Status.FailedRevision,
+		Retry:       p.policy.Annotations[v1alpha1.RetryAnnotation],
 		Now:         p.now,
 	})
 	p.plan = &plan

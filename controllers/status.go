@@ -54,10 +54,7 @@ func nextStatus(p *pass, failure error) v1alpha1.SidecarPolicyStatus {
 		s := &p.plan.Summary
 		status.Pods = &s.Counts
 		status.Unhealthy = s.Unhealthy
-		status.FailedRevision = ""
-		if s.Counts.Failed > 0 {
-			status.FailedRevision = p.target.Hash
-		}
+		status.FailedRevision = s.FailedRevision
 		if s.Finished() {
 			status.StableRevision = p.target.Hash
 		}
@@ -133,8 +130,8 @@ func progressing(s *rollout.Summary) finding {
 	switch {
 	case s.Finished():
 		return finding{no, v1alpha1.ReasonComplete, fmt.Sprintf("%d of %d injected pods run the target revision", c.Updated, c.Injected)}
-	case c.Failed > 0:
-		return finding{no, v1alpha1.ReasonUpgradeFailed, stopped(c)}
+	case s.FailedRevision != "":
+		return finding{no, v1alpha1.ReasonUpgradeFailed, stopped(s)}
 	case s.Hold == v1alpha1.ReasonPaused:
 		return finding{no, v1alpha1.ReasonPaused, fmt.Sprintf("%d pods lack the target revision; spec.rollout.paused is true", s.Outdated)}
 	case s.Hold == v1alpha1.ReasonOnDelete:
@@ -147,8 +144,9 @@ func progressing(s *rollout.Summary) finding {
 	return finding{yes, v1alpha1.ReasonRollingOut, message}
 }
 
-func stopped(c *v1alpha1.PodCounts) string {
-	return fmt.Sprintf("stopped: %d pods did not get healthy on the target revision (see status.unhealthy); write a good image, or the previous one, into spec.template", c.Failed)
+func stopped(s *rollout.Summary) string {
+	return fmt.Sprintf("stopped: pods did not get healthy on revision %[1]s (%[2]d now, see status.unhealthy); write a good image, or the previous one, into spec.template, or annotate the policy with %[3]s=%[1]s to try it again",
+		s.FailedRevision, s.Counts.Failed, v1alpha1.RetryAnnotation)
 }
 
 func available(s *rollout.Summary) finding {
@@ -162,8 +160,8 @@ func available(s *rollout.Summary) finding {
 func degraded(s *rollout.Summary) finding {
 	c := &s.Counts
 	switch {
-	case c.Failed > 0:
-		return finding{yes, v1alpha1.ReasonUpgradeFailed, stopped(c)}
+	case s.FailedRevision != "":
+		return finding{yes, v1alpha1.ReasonUpgradeFailed, stopped(s)}
 	case s.Refused > 0:
 		return finding{yes, v1alpha1.ReasonUpdateRefused, fmt.Sprintf("the API server refuses to update %d pods (see status.unhealthy); the others go on", s.Refused)}
 	case c.Conflicting > 0:

@@ -121,6 +121,8 @@ const (
 	ReasonVolumeMissing Reason = "VolumeMissing"
 	// ReasonPodResourcesConflict: the pod's own pod-level resources leave no room.
 	ReasonPodResourcesConflict Reason = "PodResourcesConflict"
+	// ReasonPodSettingsConflict: the pod's restartPolicy or os does not allow what a sidecar asks for.
+	ReasonPodSettingsConflict Reason = "PodSettingsConflict"
 	// ReasonNoRevision: the policy has no accepted revision yet.
 	ReasonNoRevision Reason = "NoRevision"
 	// ReasonMirrorPod: the pod stands for a static pod, which the API server can't change.

@@ -20,6 +20,10 @@ const (
 	// UpgradeRecord of what ran before it.
 	UpgradeAnnotationPrefix = "upgrade.fleet.sidecar.dev/"
 
+	// RetryAnnotation on a policy names a failed revision that may be tried again. While
+	// it does, the roll-out stops only as long as pods fail. Any other value has no effect.
+	RetryAnnotation = "fleet.sidecar.dev/retry"
+
 	// PolicyLabel is on every object that the operator creates for one policy
 	// (ControllerRevisions, admission registrations). Its value is the policy's name.
 	PolicyLabel = "fleet.sidecar.dev/policy"

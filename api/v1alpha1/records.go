@@ -30,6 +30,9 @@ type UpgradeRecord struct {
 	// Before maps the name of each sidecar whose image was changed to the
 	// containerID that it had. Empty where it had none.
 	Before map[string]string `json:"before"`
+	// Ran maps the same names to the image that the container of Before was started
+	// with. Where the spec names that image again, no restart is due.
+	Ran map[string]string `json:"ran,omitempty"`
 	// WasReady says whether the pod was Ready before the upgrade. One that was
 	// not is not required to get Ready by it.
 	WasReady bool `json:"wasReady"`

@@ -317,7 +317,9 @@ type SidecarPolicyStatus struct {
 	// +optional
 	TargetRevision string `json:"targetRevision,omitempty"`
 
-	// failedRevision is the target revision while pods have failed on it.
+	// failedRevision is the target revision once a pod has failed on it. It is remembered,
+	// and no further pod gets it, until the template changes or the policy's annotation
+	// fleet.sidecar.dev/retry names it.
 	// +kubebuilder:validation:MaxLength=63
 	// +optional
 	FailedRevision string `json:"failedRevision,omitempty"`

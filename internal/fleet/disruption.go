@@ -11,7 +11,8 @@ import (
 type Disruption struct {
 	// Namespace and Name are the PodDisruptionBudget's.
 	Namespace, Name string
-	// Allowed is how many more of its pods may become unavailable now.
+	// Allowed is how many more of its pods may become unavailable now. Negative where too
+	// many are, or are about to be: then not even one that is reserved may be taken down again.
 	Allowed  int
 	selector labels.Selector
 }
@@ -50,7 +51,7 @@ func Allowance(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, view *View
 			healthy++
 		}
 	}
-	d.Allowed = max(0, min(int(pdb.Status.DisruptionsAllowed)-unseen, healthy-int(pdb.Status.DesiredHealthy)))
+	d.Allowed = min(int(pdb.Status.DisruptionsAllowed)-unseen, healthy-int(pdb.Status.DesiredHealthy))
 	return d
 }
 

@@ -88,8 +88,8 @@ type ImageChange struct {
 	// the containers.
 	Native bool
 	Index  int
-	// Image is the target's.
-	Image string
+	// Image is the target's, Running the one that the container was started with.
+	Image, Running string
 	// ContainerID is what runs now; empty when nothing does.
 	ContainerID string
 }
@@ -131,7 +131,7 @@ func judgeMember(member Member, view *View, stale staleness) PodState {
 	upgrade, _ := v1alpha1.ParseUpgradeRecord(pod.Annotations, view.Policy)    // a broken record is none
 	label := pod.Labels[v1alpha1.RevisionLabel(view.Policy)]
 
-	state.Images = imageChanges(pod, injected.Sidecars, &view.Target.Template)
+	state.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
 	state.Stale = stale.of(injected.Revision)
 	state.Relabel = state.Stale == "" && len(state.Images) == 0 && label != view.Target.Hash
 	state.Drifted = drifted(pod, injected.Sidecars, given(label, upgrade), view.Revisions)
@@ -218,7 +218,19 @@ func imageChanges(pod *corev1.Pod, sidecars []string, template *v1alpha1.Sidecar
 			continue
 		}
 		changes = append(changes, ImageChange{Container: sidecar.Name, Native: native, Index: index,
-			Image: sidecar.Image, ContainerID: containerID(pod, sidecar.Name)})
+			Image: sidecar.Image, Running: container.Image, ContainerID: containerID(pod, sidecar.Name)})
+	}
+	return changes
+}
+
+// withRunning corrects what runs where the kubelet has not acted on the last upgrade yet.
+func withRunning(changes []ImageChange, upgrade *v1alpha1.UpgradeRecord) []ImageChange {
+	for i := range changes {
+		c := &changes[i]
+		if upgrade == nil || upgrade.Ran[c.Container] == "" || upgrade.Before[c.Container] != c.ContainerID {
+			continue
+		}
+		c.Running = upgrade.Ran[c.Container]
 	}
 	return changes
 }

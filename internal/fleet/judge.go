@@ -121,20 +121,20 @@ func observed(pod *corev1.Pod) bool {
 }
 
 func judgeUpgrade(pod *corev1.Pod, statuses map[string]*corev1.ContainerStatus, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
-	p := progress{since: record.At.Time}
+	p := progress{since: record.At.Time, begun: record.At.Time, deadline: record.At.Add(health.ProgressDeadline())}
 	if !observed(pod) {
 		p.waitFor("the kubelet has not seen the change yet")
 	}
 	for _, name := range slices.Sorted(maps.Keys(record.Before)) {
-		p.container(name, statuses[name], record.Before[name])
+		p.container(name, statuses[name], restartDue(pod, name, record))
 	}
 	if record.WasReady {
-		p.pod(pod, record.At.Add(health.ProgressDeadline()))
+		p.pod(pod)
 	}
 	if p.waiting == "" {
 		return p.held(settleTime(pod, record, health), now)
 	}
-	deadline := p.since.Add(health.ProgressDeadline())
+	deadline := p.begun.Add(health.ProgressDeadline())
 	if now.Before(deadline) {
 		return Verdict{State: Updating, Message: p.waiting, Recheck: deadline}
 	}
@@ -142,10 +142,23 @@ func judgeUpgrade(pod *corev1.Pod, statuses map[string]*corev1.ContainerStatus, 
 		Message: fmt.Sprintf("%s for longer than %s", p.waiting, health.ProgressDeadline())}
 }
 
-// progress gathers what an upgrade still waits for, and since when the rest holds.
+// restartDue is the containerID that an upgrade has to leave behind; empty when the
+// container runs the image of the spec without a restart, because an upgrade was taken back
+// before the kubelet acted on it.
+func restartDue(pod *corev1.Pod, name string, record *v1alpha1.UpgradeRecord) string {
+	if container, _, _ := find(pod, name); container != nil && container.Image == record.Ran[name] {
+		return ""
+	}
+	return record.Before[name]
+}
+
+// progress gathers what an upgrade still waits for.
 type progress struct {
 	waiting string
-	since   time.Time
+	// since is when the last of what holds began to.
+	since time.Time
+	// begun is when the time to get healthy began, deadline the end of it for the upgrade itself.
+	begun, deadline time.Time
 }
 
 func (p *progress) waitFor(format string, args ...any) {
@@ -160,21 +173,28 @@ func (p *progress) after(t time.Time) {
 	}
 }
 
-// container looks at one upgraded container. A start after the upgrade's own
-// (the node went away and came back) begins the deadline anew.
+// again gives a container that went down after the upgrade's deadline (its node went away
+// and came back) the time to get healthy anew. Before that, restarts win nothing.
+func (p *progress) again(t time.Time) {
+	if t.After(p.deadline) && t.After(p.begun) {
+		p.begun = t
+	}
+}
+
+// container looks at one upgraded container.
 func (p *progress) container(name string, status *corev1.ContainerStatus, before string) {
 	switch {
 	case status == nil:
 		p.waitFor("sidecar %q has no status", name)
-	case status.ContainerID == before:
+	case before != "" && status.ContainerID == before:
 		p.waitFor("sidecar %q was not restarted", name)
 	case status.State.Running == nil:
 		if status.State.Terminated != nil {
-			p.after(status.State.Terminated.FinishedAt.Time)
+			p.again(status.State.Terminated.FinishedAt.Time)
 		}
 		p.waitFor("sidecar %q is not running", name)
 	case !ptr.Deref(status.Started, false) || !status.Ready:
-		p.after(status.State.Running.StartedAt.Time)
+		p.again(status.State.Running.StartedAt.Time)
 		p.waitFor("sidecar %q is not ready", name)
 	default:
 		p.after(status.State.Running.StartedAt.Time)
@@ -183,14 +203,14 @@ func (p *progress) container(name string, status *corev1.ContainerStatus, before
 
 // pod looks at the pod's own readiness. One that was lost after the upgrade's
 // deadline is not the upgrade's doing.
-func (p *progress) pod(pod *corev1.Pod, deadline time.Time) {
+func (p *progress) pod(pod *corev1.Pod) {
 	ready := readyCondition(pod)
 	switch {
 	case ready == nil:
 		p.waitFor("the pod is not ready")
 	case ready.Status == corev1.ConditionTrue:
 		p.after(ready.LastTransitionTime.Time)
-	case !ready.LastTransitionTime.After(deadline):
+	case !ready.LastTransitionTime.After(p.deadline):
 		p.waitFor("the pod is not ready")
 	}
 }

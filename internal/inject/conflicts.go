@@ -44,6 +44,11 @@ var checks = []check{
 	checkPorts,
 	checkMetadata,
 	checkPodResources,
+	checkHostPorts,
+	checkDevices,
+	checkRestartPolicy,
+	checkOS,
+	checkAnnotationSize,
 }
 
 func findConflicts(pod *corev1.Pod, r *revision.Revision, a Additions) []Conflict {
@@ -242,44 +247,77 @@ func checkPodResources(pod *corev1.Pod, _ *revision.Revision, a Additions) []Con
 		return nil
 	}
 	var conflicts []Conflict
-	for _, name := range slices.Sorted(maps.Keys(pod.Spec.Resources.Requests)) {
-		limit := pod.Spec.Resources.Requests[name]
-		if sum, added := requested(pod, a, name); added && sum.Cmp(limit) > 0 {
-			conflicts = append(conflicts, conflict(v1alpha1.ReasonPodResourcesConflict,
-				"the pod asks for %s of %s in all, its containers with the sidecars for %s", limit.String(), name, sum.String()))
+	caps := requestCaps(pod.Spec.Resources)
+	for _, name := range slices.Sorted(maps.Keys(caps)) {
+		if over := checkLimit(pod, a, name); len(over) > 0 {
+			conflicts = append(conflicts, over...)
+			continue
 		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(pod.Spec.Resources.Limits)) {
-		limit := pod.Spec.Resources.Limits[name]
-		for _, c := range a.sidecars() {
-			if own, ok := c.Resources.Limits[name]; ok && own.Cmp(limit) > 0 {
-				conflicts = append(conflicts, conflict(v1alpha1.ReasonPodResourcesConflict,
-					"the pod is limited to %s of %s, sidecar %q to %s", limit.String(), name, c.Name, own.String()))
-			}
+		allowed := caps[name]
+		if sum := requested(pod, a, name); requests(a, name) && sum.Cmp(allowed) > 0 {
+			conflicts = append(conflicts, conflict(v1alpha1.ReasonPodResourcesConflict,
+				"the pod asks for %s of %s in all, its containers with the sidecars for %s", allowed.String(), name, sum.String()))
 		}
 	}
 	return conflicts
 }
 
-// requested sums what the containers that run together request of a resource, and
-// says whether the additions request any of it.
-func requested(pod *corev1.Pod, a Additions, name corev1.ResourceName) (resource.Quantity, bool) {
-	var sum resource.Quantity
-	for _, c := range pod.Spec.InitContainers {
-		if ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways {
-			sum.Add(requestOf(&c, name))
+// requestCaps is what the containers may request together: what the pod requests, or else
+// its limit.
+func requestCaps(r *corev1.ResourceRequirements) corev1.ResourceList {
+	caps := corev1.ResourceList{}
+	maps.Copy(caps, r.Limits)
+	maps.Copy(caps, r.Requests)
+	return caps
+}
+
+// checkLimit finds sidecars with a limit over the pod's.
+func checkLimit(pod *corev1.Pod, a Additions, name corev1.ResourceName) []Conflict {
+	limit, ok := pod.Spec.Resources.Limits[name]
+	if !ok {
+		return nil
+	}
+	var conflicts []Conflict
+	for _, c := range a.sidecars() {
+		if own, ok := c.Resources.Limits[name]; ok && own.Cmp(limit) > 0 {
+			conflicts = append(conflicts, conflict(v1alpha1.ReasonPodResourcesConflict,
+				"the pod is limited to %s of %s, sidecar %q to %s", limit.String(), name, c.Name, own.String()))
 		}
 	}
-	for _, c := range pod.Spec.Containers {
-		sum.Add(requestOf(&c, name))
-	}
-	added := false
-	for _, c := range a.sidecars() {
+	return conflicts
+}
+
+// requests says whether the additions request any of a resource.
+func requests(a Additions, name corev1.ResourceName) bool {
+	return slices.ContainsFunc(a.sidecars(), func(c corev1.Container) bool {
 		request := requestOf(&c, name)
-		added = added || !request.IsZero()
-		sum.Add(request)
+		return !request.IsZero()
+	})
+}
+
+// requested is the most that containers which run together request of a resource, with
+// the additions: a plain init container runs beside the native sidecars before it, and
+// the app beside all of them.
+func requested(pod *corev1.Pod, a Additions, name corev1.ResourceName) resource.Quantity {
+	var together, peak resource.Quantity
+	for _, c := range slices.Concat(a.InitContainers, pod.Spec.InitContainers) {
+		if ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways {
+			together.Add(requestOf(&c, name))
+			continue
+		}
+		beside := together.DeepCopy()
+		beside.Add(requestOf(&c, name))
+		if beside.Cmp(peak) > 0 {
+			peak = beside
+		}
 	}
-	return sum, added
+	for _, c := range slices.Concat(pod.Spec.Containers, a.Containers) {
+		together.Add(requestOf(&c, name))
+	}
+	if peak.Cmp(together) > 0 {
+		return peak
+	}
+	return together
 }
 
 // requestOf is what a container requests: a limit without a request is one.

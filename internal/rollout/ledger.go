@@ -77,9 +77,11 @@ func (l *ledger) reserve(pod *fleet.PodState) string {
 
 // refuses says why the budget does not allow to upgrade the pod. A pod that is down
 // already makes nothing worse, but no more of those than the budget's limit are upgraded at
-// once either: a bad version must not take all that are down.
+// once either: a bad version must not take all that are down. One that is counted and serves
+// all the same, because its last upgrade is not settled, is taken down within the limit alone.
 func (a *account) refuses(pod *fleet.PodState) string {
-	if pod.Available && a.unavailable >= a.limit {
+	serves := !pod.Available && fleet.Ready(pod.Pod)
+	if (pod.Available && a.unavailable >= a.limit) || (serves && a.unavailable > a.limit) {
 		return fmt.Sprintf("%d of %d pods of %s are unavailable, the budget allows %d", a.unavailable, a.total, a.name, a.limit)
 	}
 	if !pod.Available && pod.Verdict.State != fleet.Updating && a.upgrading >= a.limit {
@@ -101,8 +103,12 @@ func (a *account) take(pod *fleet.PodState) {
 // Ready is down for them already, and one in the middle of an upgrade is reserved by
 // fleet.Allowance. A Ready one counts as healthy for them, even where its last upgrade failed.
 func (l *ledger) disrupt(pod *fleet.PodState) string {
-	if !fleet.Ready(pod.Pod) || pod.Verdict.State == fleet.Updating {
+	if !fleet.Ready(pod.Pod) {
 		return ""
+	}
+	need := 1
+	if pod.Verdict.State == fleet.Updating {
+		need = 0
 	}
 	var covering []*fleet.Disruption
 	for i := range l.disruptions {
@@ -110,13 +116,13 @@ func (l *ledger) disrupt(pod *fleet.PodState) string {
 		if !d.Covers(pod.Pod) {
 			continue
 		}
-		if d.Allowed < 1 {
+		if d.Allowed < need {
 			return fmt.Sprintf("PodDisruptionBudget %s/%s allows no disruption now", d.Namespace, d.Name)
 		}
 		covering = append(covering, d)
 	}
 	for _, d := range covering {
-		d.Allowed--
+		d.Allowed -= need
 	}
 	return ""
 }

@@ -42,9 +42,9 @@ func pointer(field, key string) string {
 
 // record is what the upgrade is judged by later.
 func (u *Upgrade) record(policy string, now time.Time) v1alpha1.UpgradeRecord {
-	record := v1alpha1.UpgradeRecord{Revision: u.Revision, At: metav1.NewTime(now), Before: map[string]string{}}
+	record := v1alpha1.UpgradeRecord{Revision: u.Revision, At: metav1.NewTime(now), Before: map[string]string{}, Ran: map[string]string{}}
 	for _, image := range u.Pod.Images {
-		record.Before[image.Container] = image.ContainerID
+		record.Before[image.Container], record.Ran[image.Container] = image.ContainerID, image.Running
 	}
 	record.WasReady = fleet.Ready(u.Pod.Pod)
 	before, err := v1alpha1.ParseUpgradeRecord(u.Pod.Pod.Annotations, policy)
@@ -63,7 +63,7 @@ func inherit(record, before *v1alpha1.UpgradeRecord) {
 	}
 	for container, id := range before.Before {
 		if _, anew := record.Before[container]; !anew {
-			record.Before[container] = id
+			record.Before[container], record.Ran[container] = id, before.Ran[container]
 		}
 	}
 	record.WasReady = record.WasReady || before.WasReady

@@ -35,6 +35,9 @@ type Input struct {
 	Pods []fleet.PodState
 	// Disruptions are the PodDisruptionBudgets of the fleet's namespaces.
 	Disruptions []fleet.Disruption
+	// Failed is the revision that is remembered to have failed; Retry is one that may be
+	// tried again all the same. Both may be empty.
+	Failed, Retry string
 	// Now is the time of the decision.
 	Now time.Time
 }
@@ -96,7 +99,7 @@ func holdReason(spec *v1alpha1.RolloutSpec, s *Summary) v1alpha1.Reason {
 		return v1alpha1.ReasonPaused
 	case spec.Method == v1alpha1.MethodOnDelete:
 		return v1alpha1.ReasonOnDelete
-	case s.Counts.Failed > 0:
+	case s.FailedRevision != "":
 		return v1alpha1.ReasonUpgradeFailed
 	}
 	return ""

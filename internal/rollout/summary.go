@@ -27,6 +27,8 @@ type Summary struct {
 	Refused int
 	// Starting is how many upgrades the plan starts.
 	Starting int
+	// FailedRevision is the target when it has failed; see Input.
+	FailedRevision string
 	// Hold says why no upgrade may be started; empty when they may.
 	Hold v1alpha1.Reason
 	// Blocked says which budget holds up an upgrade; empty when none does.
@@ -51,6 +53,9 @@ func summarize(in Input) Summary {
 	}
 	s.WithinBudget = int(s.Counts.Unavailable) <= in.Spec.MaxUnavailable(v1alpha1.PerFleet, int(s.Counts.Selected))
 	s.Unhealthy = worst(troubles)
+	if s.Counts.Failed > 0 || (in.Failed == in.Target.Hash && in.Retry != in.Target.Hash && !s.Finished()) {
+		s.FailedRevision = in.Target.Hash
+	}
 	return s
 }
 
@@ -104,6 +109,7 @@ var severity = map[v1alpha1.Reason]int{
 	v1alpha1.ReasonPortConflict:          2,
 	v1alpha1.ReasonMetadataConflict:      2,
 	v1alpha1.ReasonPodResourcesConflict:  2,
+	v1alpha1.ReasonPodSettingsConflict:   2,
 
 	v1alpha1.ReasonDrifted: 3,
 	v1alpha1.ReasonStale:   4,

@@ -1,0 +1,287 @@
+package inject_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+
+	jsonpatch "github.com/evanphx/json-patch/v5"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+	"pgregory.net/rapid"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
+)
+
+const policy = "logs"
+
+// Few names, so that pods and templates often have them in common.
+var (
+	names  = rapid.SampledFrom([]string{"app", "web", "agent", "proxy", "setup", "a", "b", "c"})
+	images = rapid.SampledFrom([]string{"one:1", "two:2"})
+	keys   = rapid.SampledFrom([]string{"team", "example.com/a~b", "x/y", "note"})
+	paths  = rapid.SampledFrom([]string{"/logs", "/logs/", "/data", "/tmp", "/etc/x"})
+)
+
+func distinct(t *rapid.T, what string, atMost int) []string {
+	return rapid.SliceOfNDistinct(names, 0, atMost, rapid.ID[string]).Draw(t, what)
+}
+
+func drawMap(t *rapid.T, what string) map[string]string {
+	if rapid.Bool().Draw(t, "no "+what) {
+		return nil
+	}
+	return rapid.MapOfN(keys, rapid.SampledFrom([]string{"1", "2"}), 0, 2).Draw(t, what)
+}
+
+func drawMounts(t *rapid.T, what string) []corev1.VolumeMount {
+	var mounts []corev1.VolumeMount
+	for _, path := range rapid.SliceOfNDistinct(paths, 0, 2, rapid.ID[string]).Draw(t, what) {
+		mounts = append(mounts, corev1.VolumeMount{Name: names.Draw(t, "volume"), MountPath: path})
+	}
+	return mounts
+}
+
+func drawEnv(t *rapid.T, what string) []corev1.EnvVar {
+	var env []corev1.EnvVar
+	for _, name := range distinct(t, what, 2) {
+		env = append(env, corev1.EnvVar{Name: name, Value: "v"})
+	}
+	return env
+}
+
+func drawContainer(t *rapid.T, name string) corev1.Container {
+	c := corev1.Container{Name: name, Image: images.Draw(t, "image"), VolumeMounts: drawMounts(t, "mounts"), Env: drawEnv(t, "env")}
+	if rapid.Bool().Draw(t, "port") {
+		c.Ports = []corev1.ContainerPort{{ContainerPort: rapid.Int32Range(80, 99).Draw(t, "number")}}
+	}
+	return c
+}
+
+func drawPod(t *rapid.T) *corev1.Pod {
+	all := rapid.SliceOfNDistinct(names, 1, 4, rapid.ID[string]).Draw(t, "containers")
+	inits := rapid.IntRange(0, len(all)-1).Draw(t, "init containers")
+	b := builders.Pod("shop", "cart").With(func(p *corev1.Pod) {
+		p.Spec = corev1.PodSpec{}
+		p.Status = corev1.PodStatus{}
+		p.Labels, p.Annotations = drawMap(t, "labels"), drawMap(t, "annotations")
+		for _, name := range distinct(t, "volumes", 4) {
+			p.Spec.Volumes = append(p.Spec.Volumes, builders.EmptyDir(name))
+		}
+		for _, name := range distinct(t, "pull secrets", 2) {
+			p.Spec.ImagePullSecrets = append(p.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
+		}
+		for i, name := range all {
+			if i < inits {
+				p.Spec.InitContainers = append(p.Spec.InitContainers, drawContainer(t, name))
+			} else {
+				p.Spec.Containers = append(p.Spec.Containers, drawContainer(t, name))
+			}
+		}
+	})
+	// What somebody copied from another pod: a label or a record of ours, without the containers.
+	if rapid.IntRange(0, 4).Draw(t, "copied label") == 0 {
+		b.Label(v1alpha1.RevisionLabel(policy), "0123456789")
+	}
+	if rapid.IntRange(0, 4).Draw(t, "copied record") == 0 {
+		b.Annotation(v1alpha1.InjectedAnnotation(policy), `{"revision":"0123456789","sidecars":["gone"]}`)
+	}
+	return b.Obj()
+}
+
+func drawTemplate(t *rapid.T) *builders.TemplateBuilder {
+	b := &builders.TemplateBuilder{}
+	for i := range rapid.IntRange(1, 2).Draw(t, "sidecars") {
+		c := drawContainer(t, fmt.Sprintf("sidecar-%d", i))
+		if rapid.IntRange(0, 5).Draw(t, "name of the app's") == 0 {
+			c.Name = names.Draw(t, "name")
+		}
+		mode := rapid.SampledFrom([]v1alpha1.SidecarMode{"", v1alpha1.ModeNative, v1alpha1.ModeContainer}).Draw(t, "mode")
+		b.With(func(t *v1alpha1.SidecarTemplate) {
+			t.Sidecars = append(t.Sidecars, v1alpha1.Sidecar{Container: c, Mode: mode})
+		})
+	}
+	for _, selector := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"*", "app", "web"}), 0, 2, rapid.ID[string]).Draw(t, "app containers") {
+		b.App(v1alpha1.AppContainer{Selector: selector, VolumeMounts: drawMounts(t, "app mounts"), Env: drawEnv(t, "app env")})
+	}
+	for _, name := range distinct(t, "template volumes", 3) {
+		b.Volume(name)
+	}
+	return b.With(func(template *v1alpha1.SidecarTemplate) {
+		template.Metadata.Labels, template.Metadata.Annotations = drawMap(t, "template labels"), drawMap(t, "template annotations")
+		for _, name := range distinct(t, "template pull secrets", 2) {
+			template.ImagePullSecrets = append(template.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
+		}
+	})
+}
+
+// rendered draws a pod and a template that often go together.
+func rendered(t *rapid.T) (*corev1.Pod, *builders.TemplateBuilder, inject.Additions, bool) {
+	pod, template := drawPod(t), drawTemplate(t)
+	additions, conflicts := inject.Render(pod, policy, template.Revision(1))
+	if len(conflicts) == 0 {
+		return pod, template, additions, true
+	}
+	if diff := cmp.Diff(inject.Additions{}, additions); diff != "" {
+		t.Fatalf("a pod that clashes gets something:\n%s", diff)
+	}
+	return pod, template, additions, false
+}
+
+// The API server gets the patch, the planner and the tests see Apply: both must make the same pod.
+func TestPatchDoesWhatApplyDoes(t *testing.T) {
+	injected := 0
+	rapid.Check(t, func(t *rapid.T) {
+		pod, _, additions, ok := rendered(t)
+		if !ok {
+			return
+		}
+		injected++
+		want := pod.DeepCopy()
+		additions.Apply(want)
+		got := &corev1.Pod{}
+		must(t, json.Unmarshal(patched(t, mustMarshal(t, pod), additions, pod), got))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("Patch() against Apply() (-apply +patch):\n%s", diff)
+		}
+	})
+	if injected == 0 {
+		t.Error("no drawn pod was ever injected")
+	}
+}
+
+func TestPatchOnlyAddsAndKeepsFieldsThatThisBuildDoesNotKnow(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pod, _, additions, ok := rendered(t)
+		if !ok {
+			return
+		}
+		for _, op := range additions.Patch(pod) {
+			if op.Operation != "add" {
+				t.Fatalf("operation %s %s, want only 'add'", op.Operation, op.Path)
+			}
+		}
+		var raw map[string]any
+		must(t, json.Unmarshal(mustMarshal(t, pod), &raw))
+		spec := raw["spec"].(map[string]any)
+		spec["fieldOfTheFuture"] = "kept"
+		for _, list := range []string{"containers", "initContainers"} {
+			containers, _ := spec[list].([]any)
+			for _, c := range containers {
+				c.(map[string]any)["containerFieldOfTheFuture"] = c.(map[string]any)["name"]
+			}
+		}
+		var after map[string]any
+		must(t, json.Unmarshal(patched(t, mustMarshal(t, raw), additions, pod), &after))
+		kept := after["spec"].(map[string]any)
+		if kept["fieldOfTheFuture"] != "kept" {
+			t.Fatal("an unknown field of the spec was lost")
+		}
+		for _, name := range ownNames(pod) {
+			if !slices.ContainsFunc(slices.Concat(list(kept["containers"]), list(kept["initContainers"])), func(c any) bool {
+				return c.(map[string]any)["containerFieldOfTheFuture"] == name
+			}) {
+				t.Fatalf("an unknown field of container %s was lost", name)
+			}
+		}
+	})
+}
+
+func list(value any) []any {
+	items, _ := value.([]any)
+	return items
+}
+
+func ownNames(pod *corev1.Pod) []string {
+	var names []string
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// The app's containers keep everything they have, in order. They get the mounts and
+// variables that the template names for them, at the end, and nothing else.
+func TestAppContainersGetMountsAndEnvAlone(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pod, template, additions, ok := rendered(t)
+		if !ok {
+			return
+		}
+		after := pod.DeepCopy()
+		additions.Apply(after)
+		entries := template.Obj().AppContainers
+		for i, before := range pod.Spec.Containers {
+			want := *before.DeepCopy()
+			for _, entry := range entries {
+				if entry.Selector == "*" || entry.Selector == want.Name {
+					want.VolumeMounts = append(want.VolumeMounts, entry.VolumeMounts...)
+					want.Env = append(want.Env, entry.Env...)
+				}
+			}
+			if diff := cmp.Diff(want, after.Spec.Containers[i]); diff != "" {
+				t.Fatalf("container %s (-want +got):\n%s", want.Name, diff)
+			}
+		}
+		own := after.Spec.InitContainers[len(after.Spec.InitContainers)-len(pod.Spec.InitContainers):]
+		if diff := cmp.Diff(pod.Spec.InitContainers, own, cmpopts.EquateEmpty()); diff != "" {
+			t.Fatalf("init containers of the pod's own (-want +got):\n%s", diff)
+		}
+		for _, sidecar := range template.Obj().Sidecars {
+			native := sidecar.Mode != v1alpha1.ModeContainer
+			c := builders.SpecOf(after, sidecar.Name)
+			if c == nil || c.Image != sidecar.Image || (ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways) != native {
+				t.Fatalf("sidecar %s of mode %q became %+v", sidecar.Name, sidecar.Mode, c)
+			}
+		}
+	})
+}
+
+func TestInjectingTwiceIsInjectingOnce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pod, template, additions, ok := rendered(t)
+		if !ok {
+			return
+		}
+		additions.Apply(pod)
+		if !inject.Injected(pod, policy) {
+			t.Fatal("the pod does not count as injected")
+		}
+		again, conflicts := inject.Render(pod, policy, template.Revision(1))
+		if len(conflicts) > 0 || len(again.Patch(pod)) > 0 {
+			t.Fatalf("the second time gives %v, conflicts %v", again.Patch(pod), conflicts)
+		}
+	})
+}
+
+func patched(t *rapid.T, document []byte, additions inject.Additions, pod *corev1.Pod) []byte {
+	t.Helper()
+	ops := additions.Patch(pod)
+	if len(ops) == 0 {
+		return document
+	}
+	patch, err := jsonpatch.DecodePatch(mustMarshal(t, ops))
+	must(t, err)
+	result, err := patch.Apply(document)
+	must(t, err)
+	return result
+}
+
+func must(t *rapid.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustMarshal(t *rapid.T, value any) []byte {
+	t.Helper()
+	data, err := json.Marshal(value)
+	must(t, err)
+	return data
+}
