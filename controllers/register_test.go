@@ -1,0 +1,130 @@
+package controllers_test
+
+import (
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/controllers"
+	"github.com/sidecar-dev/sidecar-operator/internal/certs"
+)
+
+func caBundle() []byte {
+	GinkgoHelper()
+	secret := &corev1.Secret{}
+	Expect(server.Client.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: certificate}, secret)).To(Succeed())
+	Expect(certs.CABundle(secret)).NotTo(BeEmpty())
+	return certs.CABundle(secret)
+}
+
+var _ = Describe("The registration of a policy", func() {
+	It("has the API server call for the pods that the policy selects, and for no others", func() {
+		w := newReadyWorld(func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Selector.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"logs": "on"}}
+		})
+		registration := w.registration()
+		Expect(registration.Labels).To(HaveKeyWithValue(v1alpha1.PolicyLabel, w.name))
+		Expect(registration.OwnerReferences).To(HaveLen(1))
+		Expect(registration.OwnerReferences[0].UID).To(Equal(w.policy().UID))
+		Expect(registration.Webhooks).To(HaveLen(1))
+		webhook := registration.Webhooks[0]
+		Expect(webhook.NamespaceSelector).To(Equal(&metav1.LabelSelector{
+			MatchLabels: map[string]string{"logs": "on"},
+			MatchExpressions: []metav1.LabelSelectorRequirement{
+				{Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"kube-system", operatorNamespace}},
+			},
+		}))
+		Expect(webhook.ObjectSelector).To(Equal(&metav1.LabelSelector{
+			MatchLabels: map[string]string{"fleet": w.name},
+			MatchExpressions: []metav1.LabelSelectorRequirement{
+				{Key: "app.kubernetes.io/name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"sidecar-operator"}},
+			},
+		}))
+		Expect(webhook.Rules).To(ConsistOf(admissionregistrationv1.RuleWithOperations{
+			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+			Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
+				Scope: ptr.To(admissionregistrationv1.NamespacedScope)},
+		}))
+		Expect(webhook.FailurePolicy).To(HaveValue(Equal(admissionregistrationv1.Ignore)))
+		Expect(webhook.ReinvocationPolicy).To(HaveValue(Equal(admissionregistrationv1.IfNeededReinvocationPolicy)))
+		Expect(webhook.SideEffects).To(HaveValue(Equal(admissionregistrationv1.SideEffectClassNoneOnDryRun)))
+		Expect(webhook.ClientConfig).To(Equal(admissionregistrationv1.WebhookClientConfig{
+			URL: ptr.To("https://127.0.0.1:1/inject/" + w.name), CABundle: caBundle(),
+		}))
+	})
+
+	It("names the Service inside a cluster", func() {
+		w := newWorld()
+		w.reconciler.Webhook = controllers.WebhookEndpoint{Namespace: operatorNamespace, Service: "webhook", Secret: certificate, Port: 9443}
+		w.settle()
+		Expect(w.registration().Webhooks[0].ClientConfig).To(Equal(admissionregistrationv1.WebhookClientConfig{
+			CABundle: caBundle(),
+			Service: &admissionregistrationv1.ServiceReference{
+				Namespace: operatorNamespace, Name: "webhook", Path: ptr.To("/inject/" + w.name), Port: ptr.To[int32](443),
+			},
+		}))
+	})
+
+	It("follows the policy's selector and failurePolicy", func() {
+		w := newReadyWorld()
+		w.edit(func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Injection.FailurePolicy = v1alpha1.FailurePolicyFail
+			p.Spec.Selector.PodSelector.MatchLabels = map[string]string{"other": "pods"}
+		})
+		w.settle()
+		webhook := w.registration().Webhooks[0]
+		Expect(webhook.FailurePolicy).To(HaveValue(Equal(admissionregistrationv1.Fail)))
+		Expect(webhook.ObjectSelector.MatchLabels).To(Equal(map[string]string{"other": "pods"}))
+	})
+
+	It("is put right when somebody deletes or edits it", func() {
+		w := newReadyWorld()
+		want := w.registration()
+		Expect(server.Client.Delete(ctx, want)).To(Succeed())
+		w.settle()
+		Expect(w.registration()).NotTo(BeNil())
+
+		edited := w.registration()
+		edited.Webhooks[0].NamespaceSelector = nil
+		edited.Webhooks[0].FailurePolicy = ptr.To(admissionregistrationv1.Fail)
+		edited.Labels, edited.OwnerReferences = nil, nil
+		Expect(server.Client.Update(ctx, edited)).To(Succeed())
+		w.settle()
+		got := w.registration()
+		Expect(got.Webhooks).To(Equal(want.Webhooks))
+		Expect(got.Labels).To(Equal(want.Labels))
+		Expect(got.OwnerReferences).To(Equal(want.OwnerReferences))
+	})
+
+	It("is removed while injection is paused, and running pods are still upgraded", func() {
+		w := newReadyWorld()
+		w.newFleet(1, 1)
+		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Injection.Paused = true })
+		w.settle()
+		Expect(w.registration()).To(BeNil())
+		Expect(w.condition(v1alpha1.ConditionInjecting)).To(haveStatus(metav1.ConditionFalse, v1alpha1.ReasonInjectionPaused))
+		Expect(w.condition(v1alpha1.ConditionReady)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonComplete))
+
+		w.setImage("agent:v2")
+		w.rollOut(func() {})
+		Expect(w.images()).To(HaveEach("agent:v2"))
+
+		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Injection.Paused = false })
+		w.settle()
+		Expect(w.registration()).NotTo(BeNil())
+	})
+
+	It("is written once, and not again while nothing changes", func() {
+		w := newReadyWorld()
+		before := w.registration().ResourceVersion
+		w.settle()
+		w.restartOperator()
+		w.settle()
+		Expect(w.registration().ResourceVersion).To(Equal(before))
+	})
+})
