@@ -36,11 +36,29 @@ func (r *SidecarPolicyReconciler) accept(ctx context.Context, p *pass) error {
 		p.accepted = finding{no, v1alpha1.ReasonInvalidSpec, strings.Join(problems, "; ")}
 		return nil
 	}
-	if p.target = revision.Find(p.revisions, p.policy.Spec.Template); p.target == nil {
+	if name := p.policy.Spec.Rollout.Revision; name != "" {
+		p.acceptNamed(name)
+		return nil
+	}
+	if p.goal = revision.Find(p.revisions, p.policy.Spec.Template); p.goal == nil {
 		return r.acceptNew(ctx, p)
 	}
 	p.accepted = accepted(p.policy)
 	return nil
+}
+
+// acceptNamed takes a revision of the history instead of the template.
+func (p *pass) acceptNamed(name string) {
+	if p.goal = revision.Get(p.revisions, name); p.goal != nil {
+		p.accepted = accepted(p.policy)
+		return
+	}
+	var names []string
+	for _, r := range p.revisions {
+		names = append(names, r.Hash)
+	}
+	p.accepted = finding{no, v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
+		"spec.rollout.revision: the policy has no revision %q: write one of %s, or remove the field to roll out the template", name, strings.Join(names, ", "))}
 }
 
 func accepted(policy *v1alpha1.SidecarPolicy) finding {
@@ -76,7 +94,7 @@ func (r *SidecarPolicyReconciler) acceptNew(ctx context.Context, p *pass) error 
 	ctrl.LoggerFrom(ctx).Info("accepted a new template", "revision", next.Hash)
 	r.event(p.policy, corev1.EventTypeNormal, v1alpha1.ReasonRevisionCreated, "Accept", "accepted the template as revision %s", next.Hash)
 	p.revisions = append(p.revisions, next)
-	p.target, p.accepted = &next, accepted(p.policy)
+	p.goal, p.accepted = &next, accepted(p.policy)
 	return nil
 }
 
@@ -179,6 +197,7 @@ func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
 	if _, err := selection.New(&policy.Spec.Selector, namespace); err != nil {
 		problems = append(problems, err.Error())
 	}
+	problems = append(problems, invalidSteps(policy.Spec.Rollout.Steps)...)
 	names := map[string]bool{}
 	for _, s := range policy.Spec.Template.Sidecars {
 		names[s.Name] = true
@@ -190,6 +209,19 @@ func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
 	}
 	problems = append(problems, selfConflicts(policy)...)
 	return slices.Compact(problems)
+}
+
+func invalidSteps(steps []v1alpha1.Step) []string {
+	var problems []string
+	for _, step := range steps {
+		for field, selector := range map[string]*metav1.LabelSelector{"namespaceSelector": step.NamespaceSelector, "podSelector": step.PodSelector} {
+			if _, err := metav1.LabelSelectorAsSelector(selector); err != nil {
+				problems = append(problems, fmt.Sprintf("spec.rollout.steps[%s].%s: %v", step.Name, field, err))
+			}
+		}
+	}
+	slices.Sort(problems)
+	return problems
 }
 
 // selfConflicts finds what in a template clashes with itself in every pod.

@@ -16,7 +16,7 @@ import (
 // trimHistory deletes old revisions. Those that status or pods name are kept: a pod is
 // compared with the revision it was created with for as long as it lives.
 func (r *SidecarPolicyReconciler) trimHistory(ctx context.Context, p *pass) error {
-	inUse := map[string]bool{p.target.Hash: true, p.policy.Status.StableRevision: true, p.policy.Status.TargetRevision: true}
+	inUse := map[string]bool{p.aim.Target.Hash: true, p.goal.Hash: true, p.policy.Status.StableRevision: true, p.policy.Status.TargetRevision: true}
 	for i := range p.pods {
 		useOf(&p.pods[i], p.policy.Name, inUse)
 	}

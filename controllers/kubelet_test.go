@@ -23,6 +23,8 @@ type kubelet struct {
 	clock *testclock.FakeClock
 	// images are those that containers were started with, by pod and container.
 	images map[string]string
+	// mended: the bad images can be pulled by now.
+	mended bool
 	starts int
 }
 
@@ -62,7 +64,7 @@ func (k *kubelet) containers(pod *corev1.Pod, containers []corev1.Container, bef
 func (k *kubelet) start(status *corev1.ContainerStatus, image string) {
 	now := metav1.NewTime(k.clock.Now())
 	status.Image = image
-	if strings.Contains(image, "bad") {
+	if strings.Contains(image, "bad") && !k.mended {
 		// As measured on a native sidecar: no waiting reason, no restart counted.
 		status.State = corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 137, FinishedAt: now}}
 		status.Ready, status.Started = false, ptr.To(false)

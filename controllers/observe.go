@@ -22,7 +22,8 @@ import (
 // observe reads the fleet and decides what to do. What it reads is shared with the
 // cache and never changed.
 func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
-	view := &fleet.View{Policy: p.policy.Name, Target: p.target, Revisions: p.revisions, Now: p.now}
+	view := &fleet.View{Policy: p.policy.Name, Target: p.aim.Target, Revisions: p.revisions, Now: p.now,
+		Watching: p.aim.Rolling()}
 	var err error
 	if view.Health, err = r.healthOfAll(ctx); err != nil {
 		return err
@@ -35,20 +36,11 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	if err != nil {
 		return err
 	}
-	disruptions, err := r.disruptions(ctx, members, view)
-	if err != nil {
+	if p.disruptions, err = r.disruptions(ctx, members, view); err != nil {
 		return err
 	}
 	p.pods = fleet.Judge(members, view)
-	plan := rollout.Make(rollout.Input{
-		Spec:        &p.policy.Spec.Rollout,
-		Target:      p.target,
-		Pods:        p.pods,
-		Disruptions: disruptions,
-		Failed:      p.policy.Status.FailedRevision,
-		Retry:       p.policy.Annotations[v1alpha1.RetryAnnotation],
-		Now:         p.now,
-	})
+	plan := rollout.Make(p.aim.Input(p.pods, p.disruptions, p.now))
 	p.plan = &plan
 	return nil
 }
@@ -65,7 +57,8 @@ func (r *SidecarPolicyReconciler) healthOfAll(ctx context.Context) (map[string]*
 	return health, nil
 }
 
-func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alpha1.SidecarPolicy) ([]string, error) {
+// namespaces are those that the policy selects.
+func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alpha1.SidecarPolicy) ([]corev1.Namespace, error) {
 	selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
 	if err != nil {
 		return nil, err
@@ -74,15 +67,11 @@ func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alph
 	if err := r.List(ctx, list, client.MatchingLabelsSelector{Selector: selector.Namespaces()}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing namespaces: %w", err)
 	}
-	names := make([]string, len(list.Items))
-	for i := range list.Items {
-		names[i] = list.Items[i].Name
-	}
-	return names, nil
+	return list.Items, nil
 }
 
 // members are the pods of the fleet with their workloads.
-func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.SidecarPolicy, namespaces []string) ([]fleet.Member, error) {
+func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.SidecarPolicy, namespaces []corev1.Namespace) ([]fleet.Member, error) {
 	selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
 	if err != nil {
 		return nil, err
@@ -90,8 +79,9 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.
 	resolver := workload.NewResolver(r.Client)
 	refusals := r.refusals.of(policy.Name)
 	var members []fleet.Member
-	for _, namespace := range namespaces {
-		pods, err := r.pods(ctx, namespace, client.MatchingLabelsSelector{Selector: selector.Pods()})
+	for i := range namespaces {
+		namespace := &namespaces[i]
+		pods, err := r.pods(ctx, namespace.Name, client.MatchingLabelsSelector{Selector: selector.Pods()})
 		if err != nil {
 			return nil, err
 		}
@@ -99,11 +89,12 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.
 			if !selection.Active(pod) {
 				continue
 			}
-			owner, err := resolver.Of(ctx, namespace, pod)
+			owner, err := resolver.Of(ctx, namespace.Name, pod)
 			if err != nil {
 				return nil, err
 			}
-			members = append(members, fleet.Member{Pod: pod, Workload: workloadOf(pod, owner), Refusal: refusals.fresh(pod)})
+			members = append(members, fleet.Member{Pod: pod, Workload: workloadOf(pod, owner),
+				NamespaceLabels: namespace.Labels, Refusal: refusals.fresh(pod)})
 		}
 	}
 	refusals.keepOnly(members)

@@ -193,7 +193,7 @@ var _ = Describe("A new image", func() {
 
 var _ = Describe("A bad image", func() {
 	It("stops the roll-out within the deadline, keeps away from new pods, and is taken back", func() {
-		w := newReadyWorld(budgets("50%", "25%"))
+		w := newReadyWorld(budgets("50%", "25%"), onFailure(v1alpha1.FailurePause))
 		w.newFleet(1, 4)
 		good, apps := w.status().StableRevision, w.apps()
 
@@ -230,7 +230,7 @@ var _ = Describe("A bad image", func() {
 			w.settle()
 		}
 		Expect(w.patches()).To(ConsistOf(harmed))
-		Expect(rollout.RevisionFor(w.policy())).To(Equal(good))
+		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(good))
 		w.newPod("web0-new")
 		Expect(w.images()).To(HaveKeyWithValue("web0-new", "agent:v1"))
 
@@ -248,8 +248,45 @@ var _ = Describe("A bad image", func() {
 		}
 	})
 
+	It("is rolled back by itself, remembered, and tried again only when somebody asks", func() {
+		w := newReadyWorld(budgets("50%", "25%"))
+		w.newFleet(1, 4)
+		good, apps := w.status().StableRevision, w.apps()
+		w.setImage("agent:bad")
+		w.settle()
+		harmed := w.patches()[0]
+		w.kubelet.sync(w.pods())
+		w.clock.Step(301 * time.Second)
+		w.settle()
+		Expect(w.status().Phase).To(Equal(v1alpha1.PhaseRollingBack))
+		Expect(w.images()).To(HaveEach("agent:v1"))
+		for range 3 {
+			w.kubelet.sync(w.pods())
+			w.clock.Step(time.Minute)
+			w.settle()
+		}
+		s := w.status()
+		Expect(s.Phase).To(Equal(v1alpha1.PhaseRolledBack))
+		Expect(s.StableRevision).To(Equal(good))
+		Expect(s.FailedRevision).To(Equal(s.TargetRevision))
+		Expect(s.FailureMessage).To(ContainSubstring(harmed))
+		Expect(w.condition(v1alpha1.ConditionDegraded)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonUpgradeFailed))
+		Expect(w.condition(v1alpha1.ConditionProgressing)).To(haveStatus(metav1.ConditionFalse, v1alpha1.ReasonRolledBack))
+		Expect(w.patches()).To(Equal([]string{harmed, harmed}))
+		Expect(w.policy().Spec.Template.Sidecars[0].Image).To(Equal("agent:bad"), "the spec is left as its author wrote it")
+		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(good))
+		Expect(w.apps()).To(Equal(apps))
+
+		By("asking for a retry, which is acted on once")
+		w.kubelet.mended = true
+		w.annotate(v1alpha1.RetryAnnotation, s.FailedRevision)
+		w.rollOut(func() {})
+		Expect(w.images()).To(HaveEach("agent:bad"))
+		Expect(w.status().HandledRetry).To(Equal(s.FailedRevision))
+	})
+
 	It("can be answered by a newer one", func() {
-		w := newReadyWorld(budgets("1", "1"))
+		w := newReadyWorld(budgets("1", "1"), onFailure(v1alpha1.FailurePause))
 		w.newFleet(1, 3)
 		w.setImage("agent:bad")
 		w.settle()
@@ -409,7 +446,7 @@ var _ = Describe("A roll-out that is told to wait", func() {
 		Expect(w.status().Pods.Updated).To(BeEquivalentTo(1), "what was started is watched to its end")
 		Expect(w.condition(v1alpha1.ConditionProgressing)).To(haveStatus(metav1.ConditionFalse, v1alpha1.ReasonPaused))
 		Expect(w.status().Phase).To(Equal(v1alpha1.PhasePaused))
-		Expect(rollout.RevisionFor(w.policy())).To(Equal(stable))
+		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(stable))
 
 		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Paused = false })
 		w.rollOut(func() {})

@@ -40,14 +40,17 @@ type pass struct {
 	policy    *v1alpha1.SidecarPolicy
 	now       time.Time
 	revisions []revision.Revision
-	// target is the accepted revision of the spec; nil while there is none.
-	target   *revision.Revision
+	// goal is the accepted revision of the spec; nil while there is none.
+	goal     *revision.Revision
 	accepted finding
+	// aim is what the pass is to reach.
+	aim rollout.Aim
 	// injecting says whether new pods get the sidecars.
 	injecting finding
 	// pods is the fleet; plan is nil where it was not looked at.
-	pods []fleet.PodState
-	plan *rollout.Plan
+	pods        []fleet.PodState
+	disruptions []fleet.Disruption
+	plan        *rollout.Plan
 }
 
 // finding is the outcome of a step, in the words of a condition.
@@ -80,9 +83,10 @@ func (r *SidecarPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 
 // run does the steps in order. The first that can't be done ends the pass.
 func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
-	if err := r.accept(ctx, p); err != nil || p.target == nil {
+	if err := r.accept(ctx, p); err != nil || p.goal == nil {
 		return err
 	}
+	p.aim = rollout.TakeAim(p.policy, p.goal, p.revisions)
 	if err := r.register(ctx, p); err != nil {
 		return err
 	}

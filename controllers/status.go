@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -47,21 +48,11 @@ func (r *SidecarPolicyReconciler) writeStatus(ctx context.Context, p *pass, fail
 func nextStatus(p *pass, failure error) v1alpha1.SidecarPolicyStatus {
 	status := *p.policy.Status.DeepCopy()
 	status.ObservedGeneration = p.policy.Generation
-	if p.target != nil {
-		status.TargetRevision = p.target.Hash
-	}
-	if p.plan != nil {
-		s := &p.plan.Summary
-		status.Pods = &s.Counts
-		status.Unhealthy = s.Unhealthy
-		status.FailedRevision = s.FailedRevision
-		if s.Finished() {
-			status.StableRevision = p.target.Hash
-		}
-		status.Phase = phase(s)
-	}
-	if p.target == nil && status.Phase == "" {
+	if p.goal == nil && status.Phase == "" {
 		status.Phase = v1alpha1.PhaseIdle
+	}
+	if p.goal != nil {
+		p.aim.Report(&status, p.plan)
 	}
 	for _, c := range conditions(p, failure) {
 		c.ObservedGeneration = p.policy.Generation
@@ -70,22 +61,12 @@ func nextStatus(p *pass, failure error) v1alpha1.SidecarPolicyStatus {
 	return status
 }
 
-func phase(s *rollout.Summary) v1alpha1.Phase {
-	switch {
-	case s.Finished():
-		return v1alpha1.PhaseComplete
-	case s.Hold == v1alpha1.ReasonPaused || s.Hold == v1alpha1.ReasonOnDelete:
-		return v1alpha1.PhasePaused
-	}
-	return v1alpha1.PhaseProgressing
-}
-
 // conditions are all of the policy's, each by its own function.
 func conditions(p *pass, failure error) []metav1.Condition {
 	list := []metav1.Condition{
 		condition(v1alpha1.ConditionAccepted, p.accepted),
 	}
-	if p.target == nil {
+	if p.goal == nil {
 		held := finding{no, v1alpha1.ReasonNotAccepted, "the spec is not accepted; what was accepted before stays in force"}
 		if p.accepted.holds == unknown {
 			held = finding{unknown, v1alpha1.ReasonNotChecked, p.accepted.message}
@@ -105,10 +86,10 @@ func conditions(p *pass, failure error) []metav1.Condition {
 	}
 	s := &p.plan.Summary
 	return append(list,
-		condition(v1alpha1.ConditionProgressing, progressing(s)),
+		condition(v1alpha1.ConditionProgressing, progressing(p)),
 		condition(v1alpha1.ConditionAvailable, available(s)),
-		condition(v1alpha1.ConditionDegraded, degraded(s)),
-		condition(v1alpha1.ConditionReady, isReady(p, s)))
+		condition(v1alpha1.ConditionDegraded, degraded(p)),
+		condition(v1alpha1.ConditionReady, isReady(p)))
 }
 
 func words(err error) string {
@@ -125,28 +106,54 @@ func condition(kind string, f finding) metav1.Condition {
 	return metav1.Condition{Type: kind, Status: f.holds, Reason: string(f.reason), Message: f.message}
 }
 
-func progressing(s *rollout.Summary) finding {
+func progressing(p *pass) finding {
+	s := &p.plan.Summary
 	c := &s.Counts
 	switch {
+	case p.aim.RollingBack() && s.Finished():
+		return finding{no, v1alpha1.ReasonRolledBack, stopped(p)}
+	case p.aim.RollingBack():
+		return finding{yes, v1alpha1.ReasonRollingBack, fmt.Sprintf("%d pods wait to be put back to revision %s, %d are being upgraded", s.Outdated-s.Starting, p.aim.Target.Hash, s.Updating+s.Starting)}
 	case s.Finished():
 		return finding{no, v1alpha1.ReasonComplete, fmt.Sprintf("%d of %d injected pods run the target revision", c.Updated, c.Injected)}
-	case s.FailedRevision != "":
-		return finding{no, v1alpha1.ReasonUpgradeFailed, stopped(s)}
+	case s.Hold == v1alpha1.ReasonUpgradeFailed:
+		return finding{no, v1alpha1.ReasonUpgradeFailed, stopped(p)}
 	case s.Hold == v1alpha1.ReasonPaused:
 		return finding{no, v1alpha1.ReasonPaused, fmt.Sprintf("%d pods lack the target revision; spec.rollout.paused is true", s.Outdated)}
 	case s.Hold == v1alpha1.ReasonOnDelete:
 		return finding{no, v1alpha1.ReasonOnDelete, fmt.Sprintf("%d pods get the target revision when they are recreated, as spec.rollout.method is OnDelete", s.Outdated)}
 	}
-	message := fmt.Sprintf("%d of %d injected pods run the target revision, %d are being upgraded, %d wait", c.Updated, c.Injected, s.Updating+s.Starting, s.Outdated-s.Starting)
+	return rollingOut(p)
+}
+
+// rollingOut says which step a roll-out is at, and what it waits for.
+func rollingOut(p *pass) finding {
+	s := &p.plan.Summary
+	at := ""
+	if p.plan.Step != nil {
+		at = fmt.Sprintf("step %s: ", p.plan.Step.Name)
+	}
+	switch {
+	case s.AwaitingApproval != "":
+		return finding{yes, v1alpha1.ReasonAwaitingApproval, fmt.Sprintf("%swaits for approval: kubectl annotate --overwrite sidecarpolicy/%s %s=%s", at, p.policy.Name, v1alpha1.ApproveAnnotation, s.AwaitingApproval)}
+	case !s.SoakingUntil.IsZero():
+		return finding{yes, v1alpha1.ReasonSoaking, fmt.Sprintf("%s%d pods run the target revision and are watched until %s", at, s.Counts.Updated, s.SoakingUntil.UTC().Format(time.RFC3339))}
+	}
+	message := fmt.Sprintf("%s%d of %d injected pods run the target revision, %d are being upgraded, %d wait", at, s.Counts.Updated, s.Counts.Injected, s.Updating+s.Starting, s.Outdated-s.Starting)
 	if s.Blocked != "" {
 		message += ": " + s.Blocked
 	}
 	return finding{yes, v1alpha1.ReasonRollingOut, message}
 }
 
-func stopped(s *rollout.Summary) string {
-	return fmt.Sprintf("stopped: pods did not get healthy on revision %[1]s (%[2]d now, see status.unhealthy); write a good image, or the previous one, into spec.template, or annotate the policy with %[3]s=%[1]s to try it again",
-		s.FailedRevision, s.Counts.Failed, v1alpha1.RetryAnnotation)
+// stopped says which revision failed, why, and what to do.
+func stopped(p *pass) string {
+	revision, why := p.aim.Failed, p.policy.Status.FailureMessage
+	if revision == "" {
+		revision, why = p.plan.Summary.FailedRevision, p.plan.Summary.FailureMessage
+	}
+	return fmt.Sprintf("revision %[1]s failed (%[2]s); write a good image, or the previous one, into spec.template, or try it again: kubectl annotate --overwrite sidecarpolicy/%[3]s %[4]s=%[1]s",
+		revision, why, p.policy.Name, v1alpha1.RetryAnnotation)
 }
 
 func available(s *rollout.Summary) finding {
@@ -157,11 +164,14 @@ func available(s *rollout.Summary) finding {
 	return finding{no, v1alpha1.ReasonBudgetExceeded, message + ", more than the fleet budget allows"}
 }
 
-func degraded(s *rollout.Summary) finding {
+func degraded(p *pass) finding {
+	s := &p.plan.Summary
 	c := &s.Counts
 	switch {
-	case s.FailedRevision != "":
-		return finding{yes, v1alpha1.ReasonUpgradeFailed, stopped(s)}
+	case s.FailedRevision != "" || p.aim.Failed != "":
+		return finding{yes, v1alpha1.ReasonUpgradeFailed, stopped(p)}
+	case c.Failed > 0:
+		return finding{yes, v1alpha1.ReasonUpgradeFailed, fmt.Sprintf("%d pods are not healthy on the revision that they should have (see status.unhealthy)", c.Failed)}
 	case s.Refused > 0:
 		return finding{yes, v1alpha1.ReasonUpdateRefused, fmt.Sprintf("the API server refuses to update %d pods (see status.unhealthy); the others go on", s.Refused)}
 	case c.Conflicting > 0:
@@ -172,11 +182,13 @@ func degraded(s *rollout.Summary) finding {
 
 // isReady is the summary: True when nothing that carries the sidecars lacks any of the
 // target revision, and new pods get it.
-func isReady(p *pass, s *rollout.Summary) finding {
+func isReady(p *pass) finding {
+	s := &p.plan.Summary
 	c := &s.Counts
 	switch {
-	case !s.Finished():
-		return finding{no, progressing(s).reason, progressing(s).message}
+	case !s.Finished() || p.aim.RollingBack():
+		why := progressing(p)
+		return finding{no, why.reason, why.message}
 	case c.Stale > 0:
 		return finding{no, v1alpha1.ReasonStalePods, fmt.Sprintf("%d pods lack template changes that can't be made in a running pod: recreate them (kubectl rollout restart) to bring them up to date", c.Stale)}
 	case p.injecting.holds != yes && !p.policy.Spec.Injection.Paused:
@@ -191,9 +203,7 @@ func isReady(p *pass, s *rollout.Summary) finding {
 
 // announce sends an event for each thing that the write made known.
 func (r *SidecarPolicyReconciler) announce(policy *v1alpha1.SidecarPolicy, before, after *v1alpha1.SidecarPolicyStatus) {
-	if after.StableRevision != before.StableRevision {
-		r.event(policy, corev1.EventTypeNormal, v1alpha1.ReasonRolloutComplete, "RollOut", "revision %s is the stable one", after.StableRevision)
-	}
+	r.announceRollout(policy, before, after)
 	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionDegraded} {
 		was, is := meta.FindStatusCondition(before.Conditions, kind), meta.FindStatusCondition(after.Conditions, kind)
 		good := kind == v1alpha1.ConditionAccepted
@@ -204,6 +214,55 @@ func (r *SidecarPolicyReconciler) announce(policy *v1alpha1.SidecarPolicy, befor
 			r.event(policy, corev1.EventTypeWarning, v1alpha1.Reason(is.Reason), kind, "%s", is.Message)
 		}
 	}
+}
+
+// phaseReasons are the phases that are worth an event, with its reason.
+var phaseReasons = map[v1alpha1.Phase]v1alpha1.Reason{
+	v1alpha1.PhaseAwaitingApproval: v1alpha1.ReasonAwaitingApproval,
+	v1alpha1.PhasePaused:           v1alpha1.ReasonPaused,
+	v1alpha1.PhaseRollingBack:      v1alpha1.ReasonRollingBack,
+	v1alpha1.PhaseRolledBack:       v1alpha1.ReasonRolledBack,
+}
+
+// announceRollout tells of the target, its steps and its end, and of what people said to them.
+func (r *SidecarPolicyReconciler) announceRollout(policy *v1alpha1.SidecarPolicy, before, after *v1alpha1.SidecarPolicyStatus) {
+	tell := func(reason v1alpha1.Reason, note string, args ...any) {
+		r.event(policy, corev1.EventTypeNormal, reason, "RollOut", note, args...)
+	}
+	if after.HandledRetry != before.HandledRetry {
+		tell(v1alpha1.ReasonRetried, "revision %s is tried again, as the annotation %s asks", after.TargetRevision, v1alpha1.RetryAnnotation)
+	}
+	if after.TargetRevision != before.TargetRevision && policy.Spec.Rollout.Revision != "" {
+		tell(v1alpha1.ReasonUndone, "revision %s is the target, as spec.rollout.revision asks", after.TargetRevision)
+	}
+	if begun := after.Step; begun != nil && !sameStep(before, after) {
+		tell(v1alpha1.ReasonStepStarted, "revision %s: step %s%s", after.TargetRevision, begun.Name, byHand(policy, before))
+	}
+	if reason := phaseReasons[after.Phase]; reason != "" && after.Phase != before.Phase {
+		progressing := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionProgressing)
+		tell(reason, "%s", progressing.Message)
+	}
+	if after.StableRevision != before.StableRevision {
+		tell(v1alpha1.ReasonRolloutComplete, "revision %s is the stable one", after.StableRevision)
+	}
+}
+
+func sameStep(before, after *v1alpha1.SidecarPolicyStatus) bool {
+	return before.Step != nil && before.Step.Name == after.Step.Name && before.TargetRevision == after.TargetRevision
+}
+
+// byHand says who let a step end that waited for it.
+func byHand(policy *v1alpha1.SidecarPolicy, before *v1alpha1.SidecarPolicyStatus) string {
+	if before.Step == nil {
+		return ""
+	}
+	switch before.TargetRevision + "/" + before.Step.Name {
+	case policy.Annotations[v1alpha1.PromoteAnnotation]:
+		return ", as " + before.Step.Name + " was promoted"
+	case policy.Annotations[v1alpha1.ApproveAnnotation]:
+		return ", as " + before.Step.Name + " was approved"
+	}
+	return ""
 }
 
 func (r *SidecarPolicyReconciler) event(regarding runtime.Object, kind string, reason v1alpha1.Reason, action, note string, args ...any) {

@@ -242,6 +242,12 @@ func (w *world) edit(change func(*v1alpha1.SidecarPolicy)) {
 	Expect(harness.Edit(ctx, server.Client, w.name, change)).To(Succeed())
 }
 
+// annotate is what a person or the kubectl plugin does.
+func (w *world) annotate(key, value string) {
+	GinkgoHelper()
+	w.edit(func(p *v1alpha1.SidecarPolicy) { metav1.SetMetaDataAnnotation(&p.ObjectMeta, key, value) })
+}
+
 func (w *world) setImage(image string) {
 	GinkgoHelper()
 	w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Template.Sidecars[0].Image = image })
@@ -321,6 +327,10 @@ func ownedBy(owner *appsv1.ReplicaSet) func(*corev1.Pod) {
 	}
 }
 
+func withLabel(key, value string) func(*corev1.Pod) {
+	return func(pod *corev1.Pod) { pod.Labels[key] = value }
+}
+
 // plainPod is a pod that the policy selects, before its creation.
 func (w *world) plainPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	pod := &corev1.Pod{
@@ -339,7 +349,7 @@ func (w *world) newPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	pod := w.plainPod(name, changes...)
 	policy := w.policy()
 	stored := &appsv1.ControllerRevision{}
-	key := client.ObjectKey{Namespace: operatorNamespace, Name: revision.ObjectName(w.name, rollout.RevisionFor(policy))}
+	key := client.ObjectKey{Namespace: operatorNamespace, Name: revision.ObjectName(w.name, rollout.RevisionFor(policy, nil, nil))}
 	Expect(server.Client.Get(ctx, key, stored)).To(Succeed())
 	r, err := revision.Decode(stored)
 	Expect(err).NotTo(HaveOccurred())
@@ -401,4 +411,12 @@ func budgets(fleet, workload string) func(*v1alpha1.SidecarPolicy) {
 			{Per: v1alpha1.PerWorkload, MaxUnavailable: ptr.To(intstr.Parse(workload))},
 		}
 	}
+}
+
+func onFailure(action v1alpha1.FailureAction) func(*v1alpha1.SidecarPolicy) {
+	return func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.OnFailure = action }
+}
+
+func steps(list ...v1alpha1.Step) func(*v1alpha1.SidecarPolicy) {
+	return func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Steps = append(list, harness.AllAtOnce()...) }
 }

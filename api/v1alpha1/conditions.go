@@ -64,6 +64,14 @@ const (
 	ReasonComplete Reason = "Complete"
 	// ReasonPaused: spec.rollout.paused is true.
 	ReasonPaused Reason = "Paused"
+	// ReasonSoaking: the pods of a step are being watched.
+	ReasonSoaking Reason = "Soaking"
+	// ReasonAwaitingApproval: a person has to let the roll-out go on.
+	ReasonAwaitingApproval Reason = "AwaitingApproval"
+	// ReasonRollingBack: pods are being put back to the stable revision.
+	ReasonRollingBack Reason = "RollingBack"
+	// ReasonRolledBack: the target revision failed, and no pod runs it any more.
+	ReasonRolledBack Reason = "RolledBack"
 	// ReasonNotAccepted: see the condition Accepted.
 	ReasonNotAccepted Reason = "NotAccepted"
 	// ReasonOnDelete: pods run an older revision and get the target when they are
@@ -97,6 +105,14 @@ const (
 	ReasonCannotStart Reason = "CannotStart"
 	// ReasonDeadlineExceeded: a sidecar did not get healthy within progressDeadlineSeconds.
 	ReasonDeadlineExceeded Reason = "DeadlineExceeded"
+	// ReasonRestarts: a sidecar restarted by itself more often than maxRestarts after its upgrade.
+	ReasonRestarts Reason = "Restarts"
+	// ReasonAppRestarted: a container of the app restarted after its sidecar's upgrade.
+	ReasonAppRestarted Reason = "AppRestarted"
+	// ReasonAppNotReady: the pod lost readiness after its sidecar's upgrade.
+	ReasonAppNotReady Reason = "AppNotReady"
+	// ReasonDowntime: a sidecar was down for longer than maxSidecarDowntimeSeconds.
+	ReasonDowntime Reason = "Downtime"
 	// ReasonStale: the pod lacks a template change that can't be made in a running pod.
 	ReasonStale Reason = "Stale"
 	// ReasonDrifted: somebody changed a sidecar's image by hand.
@@ -135,6 +151,12 @@ const (
 	ReasonRevisionCreated Reason = "RevisionCreated"
 	// ReasonRolloutComplete: the target revision became the stable one.
 	ReasonRolloutComplete Reason = "RolloutComplete"
+	// ReasonRetried: a failed revision is tried again, because a person asked for it.
+	ReasonRetried Reason = "Retried"
+	// ReasonUndone: a revision named by spec.rollout.revision is the target.
+	ReasonUndone Reason = "Undone"
+	// ReasonStepStarted: a roll-out reached a step.
+	ReasonStepStarted Reason = "StepStarted"
 	// ReasonInjectionSkipped: a pod was created without the policy's sidecars.
 	ReasonInjectionSkipped Reason = "InjectionSkipped"
 )

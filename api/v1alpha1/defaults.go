@@ -3,7 +3,9 @@ package v1alpha1
 import (
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 )
 
 // The budgets that hold where the author wrote none.
@@ -19,7 +21,44 @@ const (
 	DefaultMinReadySeconds         int32 = 10
 	DefaultProgressDeadlineSeconds int32 = 300
 	DefaultRevisionHistoryLimit    int32 = 10
+	DefaultMaxRestarts             int32 = 2
 )
+
+// DefaultSoak is how long the first steps are watched where the author wrote none.
+const DefaultSoak = time.Minute
+
+// EffectiveSteps are the policy's steps, or the default ones where it has none.
+func (r *RolloutSpec) EffectiveSteps() []Step {
+	if len(r.Steps) > 0 {
+		return r.Steps
+	}
+	return []Step{
+		{Name: "one-percent", UpTo: ptr.To(intstr.FromString("1%")), Soak: &metav1.Duration{Duration: DefaultSoak}},
+		{Name: "ten-percent", UpTo: ptr.To(intstr.FromString("10%")), Soak: &metav1.Duration{Duration: DefaultSoak}},
+		{Name: "fleet", UpTo: ptr.To(intstr.FromString("100%"))},
+	}
+}
+
+// Quota is how many of total pods the step reaches by its upTo; 0 where it has none. A
+// percentage is rounded down, but never below one. A value that can't be read reaches none.
+func (s *Step) Quota(total int) int {
+	if s.UpTo == nil {
+		return 0
+	}
+	count, err := intstr.GetScaledValueFromIntOrPercent(s.UpTo, total, false)
+	if err != nil {
+		return 0
+	}
+	return min(max(count, 1), total)
+}
+
+// SoakTime is how long the step is watched.
+func (s *Step) SoakTime() time.Duration {
+	if s.Soak == nil {
+		return 0
+	}
+	return s.Soak.Duration
+}
 
 // MaxUnavailable is how many of a group of total pods may be unavailable at
 // once under the policy's budget for that scope, or under the default one. A percentage

@@ -20,9 +20,22 @@ const (
 	// UpgradeRecord of what ran before it.
 	UpgradeAnnotationPrefix = "upgrade.fleet.sidecar.dev/"
 
-	// RetryAnnotation on a policy names a failed revision that may be tried again. While
-	// it does, the roll-out stops only as long as pods fail. Any other value has no effect.
+	// RetryAnnotation on a policy names a failed revision that is to be tried again, from its
+	// first step on. Each value is acted on once: to try again another time, write
+	// <revision>/<anything else>. A revision that was aborted needs the abort annotation removed first.
 	RetryAnnotation = "fleet.sidecar.dev/retry"
+
+	// ApproveAnnotation on a policy, with the value <revision>/<step>, lets the roll-out of that
+	// revision leave that step, which requires approval.
+	ApproveAnnotation = "fleet.sidecar.dev/approve"
+
+	// PromoteAnnotation on a policy, with the value <revision>/<step>, ends the soak of that step
+	// of that revision, and approves it. Failures still stop the roll-out.
+	PromoteAnnotation = "fleet.sidecar.dev/promote"
+
+	// AbortAnnotation on a policy names a revision that is to count as failed: its roll-out
+	// stops, and is rolled back where spec.rollout.onFailure says so.
+	AbortAnnotation = "fleet.sidecar.dev/abort"
 
 	// PolicyLabel is on every object that the operator creates for one policy
 	// (ControllerRevisions, admission registrations). Its value is the policy's name.

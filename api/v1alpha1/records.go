@@ -33,6 +33,9 @@ type UpgradeRecord struct {
 	// Ran maps the same names to the image that the container of Before was started
 	// with. Where the spec names that image again, no restart is due.
 	Ran map[string]string `json:"ran,omitempty"`
+	// Restarts maps the names of the pod's containers to the restartCount that they had.
+	// Those that had none are left out.
+	Restarts map[string]int32 `json:"restarts,omitempty"`
 	// WasReady says whether the pod was Ready before the upgrade. One that was
 	// not is not required to get Ready by it.
 	WasReady bool `json:"wasReady"`

@@ -210,6 +210,29 @@ type RolloutSpec struct {
 	// +optional
 	Paused bool `json:"paused,omitempty"`
 
+	// steps are the stages in which a new revision reaches the fleet; the last one must be
+	// upTo: 100%. Where none are written, these hold: 1% with a soak of 1m, 10% with a soak
+	// of 1m, then all. Who wants none writes a single step with upTo: 100%.
+	// Steps that change in the middle take effect at once, and never restart the roll-out.
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="size(self) == 0 || (has(self[size(self) - 1].upTo) && self[size(self) - 1].upTo == '100%')",message="the last step must reach the whole fleet: add {name: fleet, upTo: 100%}"
+	// +optional
+	Steps []Step `json:"steps,omitempty"`
+
+	// onFailure is what happens when a revision fails: Rollback (default) puts the pods back
+	// to the stable revision, Pause stops where the roll-out is.
+	// +kubebuilder:default=Rollback
+	// +optional
+	OnFailure FailureAction `json:"onFailure,omitempty"`
+
+	// revision names an older revision of the policy that is to be rolled out instead of the
+	// template: an undo. The template is rolled out again when this is removed.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	Revision string `json:"revision,omitempty"`
+
 	// budgets bound how many pods may be unavailable at once. All of them hold
 	// together with every PodDisruptionBudget. Where none is written for Fleet, 10%
 	// holds; where none is written for Workload, 25%.
@@ -222,6 +245,71 @@ type RolloutSpec struct {
 	// health says when an upgraded pod is good, and when it has failed.
 	// +optional
 	Health HealthSpec `json:"health,omitempty,omitzero"`
+}
+
+// FailureAction is what happens when a revision fails.
+// +kubebuilder:validation:Enum=Rollback;Pause
+type FailureAction string
+
+const (
+	// FailureRollback puts the pods back to the stable revision, the failed ones first.
+	FailureRollback FailureAction = "Rollback"
+	// FailurePause leaves everything as it is and waits for a person.
+	FailurePause FailureAction = "Pause"
+)
+
+// Approval says whether a person has to let a roll-out go on.
+// +kubebuilder:validation:Enum=Required;NotRequired
+type Approval string
+
+const (
+	// ApprovalRequired holds the roll-out at the end of the step until the policy's
+	// annotation fleet.sidecar.dev/approve names the revision and the step.
+	ApprovalRequired Approval = "Required"
+	// ApprovalNotRequired lets the roll-out go on by itself.
+	ApprovalNotRequired Approval = "NotRequired"
+)
+
+// Step is one stage of a roll-out. A pod that a step has reached stays reached.
+// +kubebuilder:validation:XValidation:rule="has(self.upTo) != (has(self.podSelector) || has(self.namespaceSelector))",message="says which part of the fleet it is in one way: write upTo, or a podSelector or namespaceSelector"
+type Step struct {
+	// name tells the step in status, events and approvals.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +required
+	Name string `json:"name,omitempty"`
+
+	// upTo is how much of the fleet has the target at the end of the step: a count (5) or a
+	// percentage ("10%") of the pods that carry the sidecars. A percentage is rounded
+	// down, but never below one pod. Which pods they are is the operator's choice.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=10
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 2147483647 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a count of at least 1 (5) or a percentage from \"1%\" to \"100%\""
+	// +optional
+	UpTo *intstr.IntOrString `json:"upTo,omitempty"`
+
+	// podSelector makes the step all pods with these labels, besides what earlier steps reached.
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+
+	// namespaceSelector makes the step all pods in namespaces with these labels. With a
+	// podSelector a pod must match both.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+
+	// soak is how long the step is watched after its last pod was upgraded, before the next
+	// one begins, like 30s, 10m or 1h30m. Defaults to 0s.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(s|m|h))+$`
+	// +optional
+	Soak *metav1.Duration `json:"soak,omitempty"`
+
+	// approval is Required where a person has to let the roll-out go on after the
+	// soak. Defaults to NotRequired.
+	// +optional
+	Approval Approval `json:"approval,omitempty"`
 }
 
 // BudgetScope is the group of pods that a budget is counted over.
@@ -246,6 +334,7 @@ type Budget struct {
 	// maxUnavailable is a count (5) or a percentage ("10%") of the group's pods. A
 	// percentage is rounded down, but never below one pod.
 	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=10
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 2147483647 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a count of at least 1 (5) or a percentage from \"1%\" to \"100%\"; to stop a roll-out write paused: true"
 	// +required
 	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
@@ -269,10 +358,38 @@ type HealthSpec struct {
 	// +kubebuilder:default=300
 	// +optional
 	ProgressDeadlineSeconds *int32 `json:"progressDeadlineSeconds,omitempty"`
+
+	// maxFailed is how many pods may fail on a revision before the revision has failed.
+	// Defaults to 0.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:default=0
+	// +optional
+	MaxFailed *int32 `json:"maxFailed,omitempty"`
+
+	// maxRestarts is how often a sidecar may restart by itself after its upgrade, while the
+	// roll-out goes on, before its pod has failed. Defaults to 2.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:default=2
+	// +optional
+	MaxRestarts *int32 `json:"maxRestarts,omitempty"`
+
+	// guardApp counts a pod as failed when, after its upgrade and while the roll-out
+	// goes on, a container of the app restarts, or the pod loses readiness for longer than
+	// minReadySeconds. Defaults to true.
+	// +kubebuilder:default=true
+	// +optional
+	GuardApp *bool `json:"guardApp,omitempty"`
+
+	// maxSidecarDowntimeSeconds is how long a sidecar may be down for its upgrade, from the
+	// end of the old container to the start of the new one as the kubelet reports them, before
+	// its pod has failed. Not bounded by default.
+	// +kubebuilder:validation:Minimum=1
+	// +optional
+	MaxSidecarDowntimeSeconds *int32 `json:"maxSidecarDowntimeSeconds,omitempty"`
 }
 
 // Phase is where a roll-out stands, in one word for people. Programs read the conditions.
-// +kubebuilder:validation:Enum=Idle;Progressing;Paused;Complete
+// +kubebuilder:validation:Enum=Idle;Progressing;Soaking;AwaitingApproval;Paused;RollingBack;RolledBack;Complete
 type Phase string
 
 const (
@@ -280,8 +397,16 @@ const (
 	PhaseIdle Phase = "Idle"
 	// PhaseProgressing means that pods are being moved to the target revision.
 	PhaseProgressing Phase = "Progressing"
+	// PhaseSoaking means that the pods of the step run the target revision and are watched.
+	PhaseSoaking Phase = "Soaking"
+	// PhaseAwaitingApproval means that a person has to let the roll-out go on.
+	PhaseAwaitingApproval Phase = "AwaitingApproval"
 	// PhasePaused means that pods lack the target revision, and the policy says to wait.
 	PhasePaused Phase = "Paused"
+	// PhaseRollingBack means that the target has failed and pods are put back to the stable revision.
+	PhaseRollingBack Phase = "RollingBack"
+	// PhaseRolledBack means that the target has failed and no pod runs it any more.
+	PhaseRolledBack Phase = "RolledBack"
 	// PhaseComplete means that the target revision is the stable one, and nothing is left to do.
 	PhaseComplete Phase = "Complete"
 )
@@ -324,6 +449,26 @@ type SidecarPolicyStatus struct {
 	// +optional
 	FailedRevision string `json:"failedRevision,omitempty"`
 
+	// failureMessage says why failedRevision failed.
+	// +kubebuilder:validation:MaxLength=2048
+	// +optional
+	FailureMessage string `json:"failureMessage,omitempty"`
+
+	// handledRetry is the value of the annotation fleet.sidecar.dev/retry that was acted on last.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	HandledRetry string `json:"handledRetry,omitempty"`
+
+	// step is the step that the roll-out has reached. Absent while nothing is rolled out.
+	// +optional
+	Step *StepStatus `json:"step,omitempty"`
+
+	// maxSidecarDowntimeSeconds is the longest that a sidecar was down for its upgrade to the
+	// target revision, over the pods that run it, in seconds as the kubelet reports them; less
+	// than one counts as one. Absent while it is not known.
+	// +optional
+	MaxSidecarDowntimeSeconds *int32 `json:"maxSidecarDowntimeSeconds,omitempty"`
+
 	// pods counts the pods of the fleet.
 	// +optional
 	Pods *PodCounts `json:"pods,omitempty"`
@@ -335,6 +480,24 @@ type SidecarPolicyStatus struct {
 	Unhealthy []UnhealthyPods `json:"unhealthy,omitempty"`
 }
 
+// StepStatus is where a roll-out is among its steps.
+type StepStatus struct {
+	// index is the place of the step among the steps, from 0.
+	// +kubebuilder:validation:Minimum=0
+	// +required
+	Index *int32 `json:"index,omitempty"`
+	// name is the step's.
+	// +kubebuilder:validation:MaxLength=63
+	// +required
+	Name string `json:"name,omitempty"`
+	// startedAt is when the step began.
+	// +required
+	StartedAt metav1.Time `json:"startedAt,omitzero"`
+	// updatedAt is when the last pod of the step had been judged healthy, and the soak began.
+	// +optional
+	UpdatedAt *metav1.Time `json:"updatedAt,omitempty"`
+}
+
 // PodCounts counts the pods of a fleet. Pods that have finished or are being deleted
 // are left out. A pod can count in several of the fields.
 type PodCounts struct {
@@ -342,7 +505,8 @@ type PodCounts struct {
 	Selected int32 `json:"selected"`
 	// injected is how many of them carry the policy's sidecars.
 	Injected int32 `json:"injected"`
-	// updated is how many run the target revision and have been judged healthy on it.
+	// updated is how many run the target revision and have been judged healthy on it;
+	// during a rollback and after it, the stable revision.
 	Updated int32 `json:"updated"`
 	// ready is how many injected pods are Ready and not in the middle of an upgrade.
 	Ready int32 `json:"ready"`

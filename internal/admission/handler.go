@@ -77,7 +77,7 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, r
 	if !selection.Injectable(pod) {
 		return i.skip(policy.Name, v1alpha1.ReasonMirrorPod, "a mirror pod can't be changed"), nil
 	}
-	r, err := i.revision(ctx, policy)
+	r, err := i.revision(ctx, policy, pod, req.Namespace)
 	if err != nil {
 		return admission.Response{}, err
 	}
@@ -95,8 +95,12 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, r
 	return admission.Patched("", patch...), nil
 }
 
-func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy) (*revision.Revision, error) {
-	hash := rollout.RevisionFor(policy)
+func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, namespace string) (*revision.Revision, error) {
+	home := &corev1.Namespace{}
+	if err := i.Reader.Get(ctx, client.ObjectKey{Name: namespace}, home); err != nil {
+		return nil, fmt.Errorf("reading namespace %s: %w", namespace, err)
+	}
+	hash := rollout.RevisionFor(policy, pod.Labels, home.Labels)
 	if hash == "" {
 		return nil, fmt.Errorf("policy %s has no accepted revision yet", policy.Name)
 	}

@@ -27,6 +27,8 @@ type Member struct {
 	// Pod is only read; it may come from a cache.
 	Pod      *corev1.Pod
 	Workload Workload
+	// NamespaceLabels are those of the pod's namespace.
+	NamespaceLabels map[string]string
 	// Refusal is set while the API server's last refusal to update the pod is fresh.
 	Refusal *Refusal
 }
@@ -50,6 +52,9 @@ type View struct {
 	// Health holds the settings of every policy by name: a pod in the middle of another
 	// policy's upgrade is judged by that policy's.
 	Health map[string]*v1alpha1.HealthSpec
+	// Watching: the target is being rolled out, and pods that were upgraded to it are held to
+	// HealthSpec's MaxRestarts, GuardApp and MaxSidecarDowntimeSeconds.
+	Watching bool
 	// Now is the time of the judgement.
 	Now time.Time
 }
@@ -68,10 +73,15 @@ type PodState struct {
 	Stale string
 	// Drifted: an image is not the one that the pod was given.
 	Drifted bool
+	// OnTarget: the pod was given the target, at its creation or by an upgrade.
+	OnTarget bool
 	// Relabel: only the revision label is not the target's.
 	Relabel bool
 	// Verdict judges the policy's sidecars in the pod.
 	Verdict Verdict
+	// Downtime is how long a sidecar was down for the upgrade to the target; zero while
+	// that is not known.
+	Downtime time.Duration
 	// Available: the pod is Ready, and no policy's upgrade of it is unsettled.
 	Available bool
 	// Busy: another policy's upgrade of the pod is under way. Recheck is when time
@@ -129,13 +139,19 @@ func judgeMember(member Member, view *View, stale staleness) PodState {
 	}
 	injected, _ := v1alpha1.ParseInjectionRecord(pod.Annotations, view.Policy) // Injected has read it
 	upgrade, _ := v1alpha1.ParseUpgradeRecord(pod.Annotations, view.Policy)    // a broken record is none
+	upgrade = excused(pod, upgrade, view)
 	label := pod.Labels[v1alpha1.RevisionLabel(view.Policy)]
 
 	state.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
 	state.Stale = stale.of(injected.Revision)
 	state.Relabel = state.Stale == "" && len(state.Images) == 0 && label != view.Target.Hash
+	state.OnTarget = len(state.Images) == 0 && (label == view.Target.Hash || given(label, upgrade) == view.Target.Hash)
 	state.Drifted = drifted(pod, injected.Sidecars, given(label, upgrade), view.Revisions)
 	state.Verdict = judge(pod, injected.Sidecars, upgrade, view.health(view.Policy), view.Now)
+	state.Downtime = downtime(pod, upgrade, view.Target.Hash)
+	if view.Watching {
+		state.Verdict = watch(&state, injected.Sidecars, upgrade, view)
+	}
 	state.Available = state.Available && state.Verdict.State == Settled
 	return state
 }
@@ -176,6 +192,26 @@ func busy(pod *corev1.Pod, view *View, except string) (found bool, recheck time.
 		}
 	}
 	return found, recheck
+}
+
+// excused is the record without the duty to get the pod Ready, where another policy's later
+// upgrade may be what keeps it from that.
+func excused(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, view *View) *v1alpha1.UpgradeRecord {
+	if record == nil || !record.WasReady || Ready(pod) {
+		return record
+	}
+	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
+		other, err := v1alpha1.ParseUpgradeRecord(pod.Annotations, policy)
+		if policy == view.Policy || err != nil || other == nil || !other.At.After(record.At.Time) {
+			continue
+		}
+		if judge(pod, nil, other, view.health(policy), view.Now).State != Settled {
+			freed := *record
+			freed.WasReady = false
+			return &freed
+		}
+	}
+	return record
 }
 
 // staleness compares the revision that a pod was created with to the target, once

@@ -122,7 +122,7 @@ func observed(pod *corev1.Pod) bool {
 
 func judgeUpgrade(pod *corev1.Pod, statuses map[string]*corev1.ContainerStatus, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
 	p := progress{since: record.At.Time, begun: record.At.Time, deadline: record.At.Add(health.ProgressDeadline())}
-	if !observed(pod) {
+	if !observed(pod) && now.Before(p.deadline) { // later it is another change that the kubelet has not seen
 		p.waitFor("the kubelet has not seen the change yet")
 	}
 	for _, name := range slices.Sorted(maps.Keys(record.Before)) {
@@ -189,16 +189,29 @@ func (p *progress) container(name string, status *corev1.ContainerStatus, before
 	case before != "" && status.ContainerID == before:
 		p.waitFor("sidecar %q was not restarted", name)
 	case status.State.Running == nil:
-		if status.State.Terminated != nil {
-			p.again(status.State.Terminated.FinishedAt.Time)
-		}
-		p.waitFor("sidecar %q is not running", name)
+		p.ended(name, status, before)
 	case !ptr.Deref(status.Started, false) || !status.Ready:
 		p.again(status.State.Running.StartedAt.Time)
 		p.waitFor("sidecar %q is not ready", name)
 	default:
 		p.after(status.State.Running.StartedAt.Time)
 	}
+}
+
+// ended tells a container that runs no more from one whose successor does not start: a native
+// sidecar with an image that can't be pulled has no other sign (see judgeWaiting for the others).
+func (p *progress) ended(name string, status *corev1.ContainerStatus, before string) {
+	end := status.State.Terminated
+	switch {
+	case end == nil:
+		p.waitFor("sidecar %q is not running", name)
+		return
+	case before != "" && end.ContainerID == before:
+		p.waitFor("sidecar %q was stopped, and its new image has not started: can it be pulled?", name)
+	default:
+		p.waitFor("sidecar %q exited with code %d (%s), restartCount %d", name, end.ExitCode, end.Reason, status.RestartCount)
+	}
+	p.again(end.FinishedAt.Time)
 }
 
 // pod looks at the pod's own readiness. One that was lost after the upgrade's
@@ -257,4 +270,19 @@ func readyCondition(pod *corev1.Pod) *corev1.PodCondition {
 func Ready(pod *corev1.Pod) bool {
 	condition := readyCondition(pod)
 	return condition != nil && condition.Status == corev1.ConditionTrue
+}
+
+// Restarts are the restartCounts, by name, of the pod's containers that have restarted.
+func Restarts(pod *corev1.Pod) map[string]int32 {
+	var counts map[string]int32
+	for name, status := range statusesByName(pod) {
+		if status.RestartCount == 0 {
+			continue
+		}
+		if counts == nil {
+			counts = map[string]int32{}
+		}
+		counts[name] = status.RestartCount
+	}
+	return counts
 }

@@ -96,7 +96,7 @@ func with(m map[string]string, key, value string) map[string]string {
 // appAdditions applies the entries that mean a container of the app: those with
 // its name or "*". Sidecars of other policies are not the app's.
 func appAdditions(pod *corev1.Pod, entries []v1alpha1.AppContainer) map[int]ContainerAdditions {
-	foreign := injectedNames(pod)
+	foreign := InjectedNames(pod)
 	additions := map[int]ContainerAdditions{}
 	for i, container := range pod.Spec.Containers {
 		if foreign[container.Name] {
@@ -117,8 +117,8 @@ func appAdditions(pod *corev1.Pod, entries []v1alpha1.AppContainer) map[int]Cont
 	return additions
 }
 
-// injectedNames are the names of all containers that policies have added to the pod.
-func injectedNames(pod *corev1.Pod) map[string]bool {
+// InjectedNames are the names of all containers that policies have added to the pod.
+func InjectedNames(pod *corev1.Pod) map[string]bool {
 	names := map[string]bool{}
 	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
 		record, err := v1alpha1.ParseInjectionRecord(pod.Annotations, policy)

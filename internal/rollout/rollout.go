@@ -35,9 +35,14 @@ type Input struct {
 	Pods []fleet.PodState
 	// Disruptions are the PodDisruptionBudgets of the fleet's namespaces.
 	Disruptions []fleet.Disruption
-	// Failed is the revision that is remembered to have failed; Retry is one that may be
-	// tried again all the same. Both may be empty.
-	Failed, Retry string
+	// Stable is the name of the last revision that finished; empty before the first.
+	Stable string
+	// Step is the step that was reached before; nil at the beginning of a roll-out.
+	Step *v1alpha1.StepStatus
+	// Failed is the revision that is remembered to have failed, and FailureMessage why.
+	Failed, FailureMessage string
+	// Approved, Promoted and Aborted are what people said: see the annotations of the API.
+	Approved, Promoted, Aborted string
 	// Now is the time of the decision.
 	Now time.Time
 }
@@ -48,6 +53,8 @@ type Plan struct {
 	Upgrades []Upgrade
 	// Summary is where the roll-out stands.
 	Summary Summary
+	// Step is the step that is reached now; nil where nothing is rolled out by steps.
+	Step *v1alpha1.StepStatus
 	// Requeue is when to look again even if nothing changes. Zero: never.
 	Requeue time.Duration
 }
@@ -63,29 +70,18 @@ type Upgrade struct {
 	Label bool
 }
 
-// RevisionFor is the name of the revision that a pod of the policy should have
-// when it is created now; empty when there is none. While a roll-out is paused or has
-// failed, new pods get the stable revision, so that they can't spread the target.
-func RevisionFor(policy *v1alpha1.SidecarPolicy) string {
-	status := &policy.Status
-	if status.StableRevision == "" {
-		return status.TargetRevision
-	}
-	if policy.Spec.Rollout.Paused || status.FailedRevision == status.TargetRevision {
-		return status.StableRevision
-	}
-	return status.TargetRevision
-}
-
 // Make decides what to do now.
 func Make(in Input) Plan {
 	plan := Plan{Summary: summarize(in)}
-	if hold := holdReason(in.Spec, &plan.Summary); hold == "" {
-		plan.Upgrades, plan.Summary.Blocked = choose(in)
-	} else {
-		plan.Summary.Hold = hold
+	s := &plan.Summary
+	s.Hold = holdReason(in.Spec, s)
+	if s.Rolling {
+		plan.Step = walk(&in, s)
 	}
-	plan.Summary.Starting = len(plan.Upgrades)
+	if s.Hold == "" {
+		plan.Upgrades, s.Blocked = choose(in, s, newGate(&in, plan.Step))
+	}
+	s.Starting = len(plan.Upgrades)
 	plan.Requeue = requeue(in, &plan)
 	return plan
 }
@@ -93,21 +89,21 @@ func Make(in Input) Plan {
 // holdReason says why no upgrade may be started at all; empty when they may.
 func holdReason(spec *v1alpha1.RolloutSpec, s *Summary) v1alpha1.Reason {
 	switch {
+	case s.FailedRevision != "":
+		return v1alpha1.ReasonUpgradeFailed
 	case s.Outdated == 0:
-		return v1alpha1.ReasonComplete
+		return ""
 	case spec.Paused:
 		return v1alpha1.ReasonPaused
 	case spec.Method == v1alpha1.MethodOnDelete:
 		return v1alpha1.ReasonOnDelete
-	case s.FailedRevision != "":
-		return v1alpha1.ReasonUpgradeFailed
 	}
 	return ""
 }
 
 // choose picks the pods to upgrade, as many as the budgets allow, and says what
 // holds up the first of the others.
-func choose(in Input) ([]Upgrade, string) {
+func choose(in Input, s *Summary, gate *gate) ([]Upgrade, string) {
 	ledger := newLedger(in)
 	var upgrades []Upgrade
 	blocked := ""
@@ -115,12 +111,16 @@ func choose(in Input) ([]Upgrade, string) {
 		if len(upgrades) == maxUpgradesPerPass {
 			break
 		}
+		if !gate.admits(pod) || (pod.Available && !s.Rolling && s.Counts.Failed > 0) {
+			continue // pods that fail on the stable revision say that something else is wrong
+		}
 		if refusal := ledger.reserve(pod); refusal != "" {
 			if blocked == "" {
 				blocked = refusal
 			}
 			continue
 		}
+		gate.take()
 		upgrades = append(upgrades, Upgrade{Pod: pod, Revision: in.Target.Hash, Label: pod.Stale == ""})
 	}
 	return upgrades, blocked
@@ -177,6 +177,7 @@ func requeue(in Input, plan *Plan) time.Duration {
 	if plan.Summary.Blocked != "" {
 		earlier(in.Now.Add(retryBlocked))
 	}
+	earlier(plan.Summary.SoakingUntil)
 	if next.IsZero() {
 		return 0
 	}

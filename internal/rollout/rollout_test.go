@@ -78,18 +78,17 @@ func TestRevisionForNewPods(t *testing.T) {
 		{"the first, paused: there is nothing older", "", "r1", "", true, "r1"},
 		{"the first, failed: there is nothing older", "", "r1", "r1", false, "r1"},
 		{"complete", "r1", "r1", "", false, "r1"},
-		{"rolling out", "r1", "r2", "", false, "r2"},
+		{"rolling out, before the first step", "r1", "r2", "", false, "r1"},
 		{"paused", "r1", "r2", "", true, "r1"},
 		{"failed", "r1", "r2", "r2", false, "r1"},
 		{"paused and failed", "r1", "r2", "r2", true, "r1"},
-		{"what failed is not the target any more", "r1", "r3", "r2", false, "r3"},
 		{"the stable one fails", "r1", "r1", "r1", false, "r1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := &v1alpha1.SidecarPolicy{}
 			p.Spec.Rollout.Paused = tc.paused
 			p.Status.StableRevision, p.Status.TargetRevision, p.Status.FailedRevision = tc.stable, tc.target, tc.failed
-			if got := rollout.RevisionFor(p); got != tc.want {
+			if got := rollout.RevisionFor(p, nil, nil); got != tc.want {
 				t.Errorf("RevisionFor() = %q, want %q", got, tc.want)
 			}
 		})
@@ -241,8 +240,8 @@ func TestHolds(t *testing.T) {
 		want    []string
 		hold    v1alpha1.Reason
 	}{
-		{"nothing to do", nil, []fleet.Member{in("cart", pod("cart", 0).Upgraded(policy, r2, builders.At(0)).Restarted("agent", builders.At(1)))}, nil, v1alpha1.ReasonComplete},
-		{"no pods", nil, nil, nil, v1alpha1.ReasonComplete},
+		{"nothing to do", nil, []fleet.Member{in("cart", pod("cart", 0).Upgraded(policy, r2, builders.At(0)).Restarted("agent", builders.At(1)))}, nil, ""},
+		{"no pods", nil, nil, nil, ""},
 		{"paused", paused, deployment("cart", 2), nil, v1alpha1.ReasonPaused},
 		{"OnDelete", onDelete, deployment("cart", 2), nil, v1alpha1.ReasonOnDelete},
 		{"a pod failed", nil, append(deployment("cart", 2), failed), nil, v1alpha1.ReasonUpgradeFailed},
@@ -384,11 +383,7 @@ func TestAFailureIsRememberedUntilTheTemplateChangesOrARetryIsAskedFor(t *testin
 	if len(plan.Upgrades) > 0 || plan.Summary.Hold != v1alpha1.ReasonUpgradeFailed || plan.Summary.FailedRevision != r2.Hash {
 		t.Errorf("a revision that has failed goes on: %+v", plan)
 	}
-	in.Retry = r2.Hash
-	if plan := rollout.Make(in); len(plan.Upgrades) == 0 || plan.Summary.FailedRevision != "" {
-		t.Errorf("a retry starts nothing: %+v", plan.Summary)
-	}
-	in.Failed, in.Retry = r3.Hash, ""
+	in.Failed = r3.Hash
 	if plan := rollout.Make(in); len(plan.Upgrades) == 0 {
 		t.Errorf("the failure of another revision holds this one: %+v", plan.Summary)
 	}

@@ -5,8 +5,12 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -68,6 +72,7 @@ func newPolicy(t *rapid.T, name string) *simPolicy {
 	settings := builders.Rollout().Budget(v1alpha1.PerFleet, budget.Draw(t, name+" per fleet")).
 		Budget(v1alpha1.PerWorkload, budget.Draw(t, name+" per workload")).
 		Health(rapid.Int32Range(0, 5).Draw(t, name+" minReadySeconds"), 60)
+	settings.With(func(r *v1alpha1.RolloutSpec) { r.Health.GuardApp = ptr.To(false) }) // pods go down for reasons of their own
 	p := &simPolicy{name: name, revisions: []revision.Revision{*first}, target: first}
 	p.object.Name, p.object.Spec.Rollout = name, *settings.Obj()
 	p.object.Status.StableRevision, p.object.Status.TargetRevision = first.Hash, first.Hash
@@ -126,6 +131,7 @@ func TestBadVersionStopsWithinTheBudgetsAndTheWayBackConverges(t *testing.T) {
 		w.bad = func(image string, p *simPod) bool {
 			return strings.HasSuffix(image, ":bad") && (everywhere || p.workload.Name == "app0")
 		}
+		logs.object.Spec.Rollout.OnFailure = v1alpha1.FailurePause
 		w.target(logs, "bad")
 		w.runUntil("the roll-out stops or finishes", w.steps(), func() bool {
 			w.checkHarm(logs)
@@ -136,14 +142,90 @@ func TestBadVersionStopsWithinTheBudgetsAndTheWayBackConverges(t *testing.T) {
 		}
 		w.target(logs, "1")
 		w.runUntil("all pods run the good image again", w.steps(), w.settled)
-		for _, p := range w.pods {
-			for name, s := range p.sidecars {
-				if s.down {
-					t.Fatalf("%s of pod %s is still down", name, p.pod.Name)
-				}
+		w.checkUp()
+	})
+}
+
+// The same without anybody watching: the fleet is back on the stable revision by itself, the failed
+// one is remembered, and no more than the first step was ever harmed.
+func TestBadVersionIsRolledBackFromTheStepThatItBroke(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		logs, mesh := newPolicy(t, "logs"), newPolicy(t, "mesh")
+		w := newWorld(t, logs, mesh)
+		w.quiet = true
+		w.bad = func(image string, _ *simPod) bool { return strings.HasSuffix(image, ":bad") }
+		logs.object.Spec.Rollout.Steps = drawSteps(t)
+		w.target(logs, "bad")
+		w.target(mesh, "2")
+		carriers := w.carriers(logs)
+		first := logs.object.Spec.Rollout.Steps[0].Quota(carriers)
+		w.runUntil("the bad version is rolled back", w.steps(), func() bool {
+			w.checkHarm(logs)
+			if harmed := w.down(); harmed > first {
+				t.Fatalf("%d of %d pods were harmed, the first step has %d", harmed, carriers, first)
+			}
+			return logs.object.Status.Phase == v1alpha1.PhaseRolledBack || carriers == 0
+		})
+		if carriers == 0 {
+			return
+		}
+		if logs.object.Status.FailedRevision != logs.target.Hash || logs.object.Status.StableRevision == logs.target.Hash {
+			t.Fatalf("the status does not say that %s failed: %+v", logs.target.Hash, logs.object.Status)
+		}
+		w.checkUp()
+		before := logs.patches
+		for range 30 {
+			w.step()
+		}
+		if logs.patches != before {
+			t.Fatalf("%d upgrades after the rollback", logs.patches-before)
+		}
+		w.target(logs, "3")
+		w.runUntil("a good version is rolled out", w.steps(), w.settled)
+	})
+}
+
+// drawSteps draws one or two partial steps and the last one.
+func drawSteps(t *rapid.T) []v1alpha1.Step {
+	part := rapid.SampledFrom([]intstr.IntOrString{intstr.FromInt32(1), intstr.FromInt32(2), intstr.FromString("1%"), intstr.FromString("30%"), intstr.FromString("50%")})
+	soak := rapid.SampledFrom([]time.Duration{0, 5 * time.Second, 20 * time.Second})
+	var steps []v1alpha1.Step
+	for i := range rapid.IntRange(1, 2).Draw(t, "partial steps") {
+		steps = append(steps, v1alpha1.Step{Name: fmt.Sprintf("step-%d", i), UpTo: ptr.To(part.Draw(t, "upTo")),
+			Soak: &metav1.Duration{Duration: soak.Draw(t, "soak")}})
+	}
+	return append(steps, v1alpha1.Step{Name: "fleet", UpTo: ptr.To(intstr.FromString("100%"))})
+}
+
+// carriers counts the pods that carry a policy's sidecars.
+func (w *world) carriers(policy *simPolicy) int {
+	n := 0
+	for _, p := range w.pods {
+		if p.pod.Labels[v1alpha1.RevisionLabel(policy.name)] != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// down counts the pods with a sidecar that a bad image took down.
+func (w *world) down() int {
+	n := 0
+	for _, p := range w.pods {
+		for _, s := range p.sidecars {
+			if s.down {
+				n++
+				break
 			}
 		}
-	})
+	}
+	return n
+}
+
+func (w *world) checkUp() {
+	if n := w.down(); n > 0 {
+		w.t.Fatalf("%d pods are still down", n)
+	}
 }
 
 // checkStopped: after the first failure nothing is started any more, and the status says so.

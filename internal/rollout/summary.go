@@ -2,8 +2,12 @@ package rollout
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	"k8s.io/utils/ptr"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
@@ -23,12 +27,28 @@ type Summary struct {
 	Outdated int
 	// Updating pods have been sent one and are not judged yet.
 	Updating int
+	// RefusedOutdated pods are refused, and would otherwise be upgraded.
+	RefusedOutdated int
+	// exposed pods have the target.
+	exposed int
 	// Refused pods are those whose update the API server does not take.
 	Refused int
 	// Starting is how many upgrades the plan starts.
 	Starting int
 	// FailedRevision is the target when it has failed; see Input.
 	FailedRevision string
+	// FailureMessage says why the target failed.
+	FailureMessage string
+	// Rolling: the target is not the stable revision, and is rolled out by steps.
+	Rolling bool
+	// StepsDone: the last step has been left.
+	StepsDone bool
+	// SoakingUntil is when the soak of the step ends; zero while it does not soak.
+	SoakingUntil time.Time
+	// AwaitingApproval is what the approval has to name; empty where none is waited for.
+	AwaitingApproval string
+	// Downtime is the longest that a sidecar was down for its upgrade to the target.
+	Downtime time.Duration
 	// Hold says why no upgrade may be started; empty when they may.
 	Hold v1alpha1.Reason
 	// Blocked says which budget holds up an upgrade; empty when none does.
@@ -41,7 +61,10 @@ type Summary struct {
 
 // Finished says whether nothing is left to do for the method.
 func (s *Summary) Finished() bool {
-	return s.Outdated == 0 && s.Updating == 0 && s.Counts.Failed == 0
+	if s.Outdated > 0 || s.Updating > 0 || s.FailedRevision != "" {
+		return false
+	}
+	return (s.Rolling && s.StepsDone) || (!s.Rolling && s.Counts.Failed == 0)
 }
 
 func summarize(in Input) Summary {
@@ -53,10 +76,29 @@ func summarize(in Input) Summary {
 	}
 	s.WithinBudget = int(s.Counts.Unavailable) <= in.Spec.MaxUnavailable(v1alpha1.PerFleet, int(s.Counts.Selected))
 	s.Unhealthy = worst(troubles)
-	if s.Counts.Failed > 0 || (in.Failed == in.Target.Hash && in.Retry != in.Target.Hash && !s.Finished()) {
-		s.FailedRevision = in.Target.Hash
-	}
+	s.Rolling = in.Target.Hash != in.Stable
+	s.judgeRevision(&in)
 	return s
+}
+
+// judgeRevision says whether the target has failed, now or before. The stable revision
+// can't: where its pods fail, something else is wrong.
+func (s *Summary) judgeRevision(in *Input) {
+	allowed := int(ptr.Deref(in.Spec.Health.MaxFailed, 0))
+	switch {
+	case !s.Rolling:
+	case in.Failed == in.Target.Hash:
+		s.FailedRevision, s.FailureMessage = in.Failed, in.FailureMessage
+	case in.Aborted == in.Target.Hash:
+		s.FailedRevision, s.FailureMessage = in.Target.Hash, "aborted by the annotation "+v1alpha1.AbortAnnotation
+	case int(s.Counts.Failed) > allowed:
+		s.FailedRevision = in.Target.Hash
+		s.FailureMessage = fmt.Sprintf("%d pods failed, maxFailed is %d", s.Counts.Failed, allowed)
+		if len(s.Unhealthy) > 0 {
+			worst := &s.Unhealthy[0]
+			s.FailureMessage = cut(s.FailureMessage + fmt.Sprintf(": %s, %s, %s", worst.Workload, worst.Reason, worst.Message))
+		}
+	}
 }
 
 func (s *Summary) count(pod *fleet.PodState) {
@@ -75,6 +117,9 @@ func (s *Summary) count(pod *fleet.PodState) {
 	c.Drifted += one(pod.Drifted)
 	c.Stale += one(pod.Stale != "")
 	s.Outdated += int(one(pod.Outdated()))
+	s.exposed += int(one(pod.OnTarget))
+	s.RefusedOutdated += int(one(pod.Outdated() && pod.Refusal != nil))
+	s.Downtime = max(s.Downtime, pod.Downtime)
 	s.Updating += int(one(pod.Verdict.State == fleet.Updating))
 	s.Refused += int(one(pod.Refusal != nil))
 }

@@ -48,6 +48,7 @@ type simPolicy struct {
 	object    v1alpha1.SidecarPolicy
 	revisions []revision.Revision
 	target    *revision.Revision
+	aim       rollout.Aim
 	// last is what the last plan said; patches counts the upgrades that were taken.
 	last    rollout.Summary
 	patches int
@@ -103,7 +104,7 @@ func (w *world) born(workload fleet.Workload, policies []*simPolicy) *simPod {
 	pod := builders.Pod(workload.Namespace, name).Label("app", workload.Name)
 	p := &simPod{workload: workload, sidecars: map[string]*simSidecar{}}
 	for _, policy := range policies {
-		r := revision.Get(policy.revisions, rollout.RevisionFor(&policy.object))
+		r := revision.Get(policy.revisions, rollout.RevisionFor(&policy.object, pod.Obj().Labels, nil))
 		pod.Injected(policy.name, r)
 		for _, sidecar := range r.Template.Sidecars {
 			p.sidecars[sidecar.Name] = &simSidecar{image: sidecar.Image}
@@ -273,7 +274,9 @@ func (w *world) pass(policy *simPolicy) {
 		w.t.Fatalf("same input, another plan:\n%s", cmp.Diff(one, two))
 	}
 	policy.last = plan.Summary
-	policy.report(&plan.Summary)
+	before := policy.object.Status.DeepCopy()
+	policy.aim.Report(&policy.object.Status, &plan)
+	policy.woken = !equality.Semantic.DeepEqual(before, &policy.object.Status) // the manager watches policies too
 	for i := range plan.Upgrades {
 		w.upgrade(policy, &plan.Upgrades[i])
 	}
@@ -284,7 +287,8 @@ func (w *world) pass(policy *simPolicy) {
 
 // plan looks at the fleet in a random order.
 func (w *world) plan(policy *simPolicy) rollout.Plan {
-	view := &fleet.View{Policy: policy.name, Target: policy.target, Revisions: policy.revisions,
+	policy.aim = rollout.TakeAim(&policy.object, policy.target, policy.revisions)
+	view := &fleet.View{Policy: policy.name, Target: policy.aim.Target, Revisions: policy.revisions, Watching: policy.aim.Rolling(),
 		Health: map[string]*v1alpha1.HealthSpec{}, Now: w.now}
 	for _, other := range w.policies {
 		view.Health[other.name] = &other.object.Spec.Rollout.Health
@@ -296,7 +300,7 @@ func (w *world) plan(policy *simPolicy) rollout.Plan {
 		members = append(members, fleet.Member{Pod: p.pod, Workload: p.workload, Refusal: p.refusal})
 		all = append(all, p.pod)
 	}
-	input := rollout.Input{Spec: &policy.object.Spec.Rollout, Target: policy.target, Pods: fleet.Judge(members, view), Now: w.now}
+	input := policy.aim.Input(fleet.Judge(members, view), nil, w.now)
 	for _, pdb := range w.pdbs {
 		input.Disruptions = append(input.Disruptions, fleet.Allowance(pdb, all, view))
 	}
@@ -310,15 +314,6 @@ func describe(policy *simPolicy, plan rollout.Plan, now time.Time) string {
 		text += fmt.Sprintf("%s %v\n", plan.Upgrades[i], plan.Upgrades[i].Patch(policy.name, now))
 	}
 	return text
-}
-
-// report writes the part of the status that admission reads.
-func (p *simPolicy) report(s *rollout.Summary) {
-	status := &p.object.Status
-	status.TargetRevision, status.FailedRevision = p.target.Hash, s.FailedRevision
-	if s.Finished() {
-		status.StableRevision = p.target.Hash
-	}
 }
 
 // upgrade sends one PATCH, and checks the promises.
@@ -460,7 +455,7 @@ func (w *world) runUntil(what string, steps int, holds func() bool) {
 		w.step()
 	}
 	for _, policy := range w.policies {
-		w.t.Logf("%s -> %s: %+v", policy.name, policy.target.Hash, policy.last)
+		w.t.Logf("%s -> %s: %+v\nstatus: %+v", policy.name, policy.target.Hash, policy.last, policy.object.Status)
 	}
 	w.t.Fatalf("not within %d steps: %s", steps, what)
 }

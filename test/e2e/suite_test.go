@@ -70,6 +70,8 @@ func pushImages() {
 		push("agent:"+version, "--port=9000", "--version="+version)
 		push("exporter:"+version, "--port=9001", "--version="+version)
 	}
+	push("agent:crash", "--port=9000", "--crash-after=5s")
+	push("agent:poison", "--port=9000", "--call=http://127.0.0.1:8080/exit", "--call-after=4s")
 }
 
 func push(ref string, args ...string) {

@@ -58,39 +58,6 @@ var _ = Describe("An in-place upgrade", func() {
 		}
 	})
 
-	It("harms no more than the budget with a bad image, says so, and finds the way back", func() {
-		const name = "bad-image"
-		fleet := newFleet(name, 2, 3, func(p *v1alpha1.SidecarPolicy) {
-			p.Spec.Rollout.Health = health(2, 15)
-			p.Spec.Rollout.Budgets = []v1alpha1.Budget{{Per: v1alpha1.PerFleet, MaxUnavailable: ptr.To(intstr.FromInt32(1))}}
-		})
-		apps, good := identities(name, harness.AppContainer), identities(name, name)
-		done := observe(name, 1)
-
-		Expect(harness.SetImage(ctx, c, name, name, image("agent:does-not-exist"))).To(Succeed())
-		policy, err := harness.WaitForPolicy(ctx, c, name, 45*time.Second, func(p *v1alpha1.SidecarPolicy) bool {
-			return harness.ConditionIs(p, v1alpha1.ConditionDegraded, metav1.ConditionTrue)
-		})
-		Expect(err).NotTo(HaveOccurred())
-		Expect(harness.ConditionIs(policy, v1alpha1.ConditionReady, metav1.ConditionFalse)).To(BeTrue())
-		Expect(policy.Status.Pods.Failed).To(BeEquivalentTo(1))
-		Expect(policy.Status.Unhealthy).NotTo(BeEmpty())
-		unharmed := 0
-		for pod, now := range identities(name, name) {
-			if now == good[pod] {
-				unharmed++
-			}
-		}
-		Expect(unharmed).To(Equal(fleet.Pods() - 1))
-
-		Expect(harness.SetImage(ctx, c, name, name, image("agent:v1"))).To(Succeed())
-		_, err = harness.WaitReady(ctx, c, name, settleTimeout)
-		Expect(err).NotTo(HaveOccurred())
-		done()
-		Expect(identities(name, name)).NotTo(ContainElement(harness.Identity{}))
-		Expect(identities(name, harness.AppContainer)).To(Equal(apps))
-	})
-
 	It("goes on where it was after the manager was killed, within the budgets", func() {
 		const name = "killed"
 		fleet := newFleet(name, 2, 4, func(p *v1alpha1.SidecarPolicy) {

@@ -134,8 +134,14 @@ func Policy(name, namespace, image string) *v1alpha1.SidecarPolicy {
 			Template: v1alpha1.SidecarTemplate{
 				Sidecars: []v1alpha1.Sidecar{{Container: corev1.Container{Name: name, Image: image}}},
 			},
+			Rollout: v1alpha1.RolloutSpec{Steps: AllAtOnce()},
 		},
 	}
+}
+
+// AllAtOnce is a roll-out without steps: the budgets alone bound it.
+func AllAtOnce() []v1alpha1.Step {
+	return []v1alpha1.Step{{Name: "fleet", UpTo: ptr.To(intstr.FromString("100%"))}}
 }
 
 // SetImage changes the image of a policy's sidecar, and waits for nothing.

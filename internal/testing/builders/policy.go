@@ -109,6 +109,7 @@ type RolloutBuilder struct{ spec v1alpha1.RolloutSpec }
 // Rollout is settings that bound nothing: tests of one budget must not meet another.
 func Rollout() *RolloutBuilder {
 	b := &RolloutBuilder{}
+	b.spec.Steps = []v1alpha1.Step{{Name: "fleet", UpTo: ptr.To(intstr.FromString("100%"))}}
 	return b.Budget(v1alpha1.PerFleet, "100%").Budget(v1alpha1.PerWorkload, "100%")
 }
 

@@ -97,6 +97,13 @@ var _ = DescribeTable("refuses, and says what to write instead:",
 	Entry("an unknown budget", set("spec.rollout", "{budgets: [{per: Rack, maxUnavailable: 1}]}"), `Unsupported value: "Rack": supported values: "Fleet", "Workload"`),
 	Entry("two budgets for the same", set("spec.rollout", "{budgets: [{per: Fleet, maxUnavailable: 1}, {per: Fleet, maxUnavailable: 2}]}"), `spec.rollout.budgets[1]: Duplicate value: {"per":"Fleet"}`),
 	Entry("a budget that allows nothing said", set("spec.rollout", "{budgets: [{per: Fleet}]}"), "spec.rollout.budgets[0].maxUnavailable: Required value"),
+	Entry("a step that is nothing", set("spec.rollout", "{steps: [{name: a}, {name: b, upTo: 100%}]}"), "write upTo, or a podSelector or namespaceSelector"),
+	Entry("a step that is two things", set("spec.rollout", "{steps: [{name: a, upTo: 1, podSelector: {}}, {name: b, upTo: 100%}]}"), "write upTo, or a podSelector or namespaceSelector"),
+	Entry("steps that never reach all", set("spec.rollout", "{steps: [{name: a, upTo: 10%}]}"), "the last step must reach the whole fleet: add {name: fleet, upTo: 100%}"),
+	Entry("a step of no pods", set("spec.rollout", "{steps: [{name: a, upTo: 0%}, {name: b, upTo: 100%}]}"), `must be a count of at least 1 (5) or a percentage from "1%" to "100%"`),
+	Entry("two steps of one name", set("spec.rollout", "{steps: [{name: a, upTo: 1}, {name: a, upTo: 100%}]}"), `spec.rollout.steps[1]: Duplicate value: {"name":"a"}`),
+	Entry("a soak without a unit", set("spec.rollout", `{steps: [{name: a, upTo: 1, soak: "10"}, {name: b, upTo: 100%}]}`), "spec.rollout.steps[0].soak"),
+	Entry("an unknown way to fail", set("spec.rollout", "{onFailure: Pray}"), `Unsupported value: "Pray": supported values: "Rollback", "Pause"`),
 	Entry("a progressDeadline of 0", set("spec.rollout", "{health: {progressDeadlineSeconds: 0, minReadySeconds: 0}}"), "progressDeadlineSeconds in body should be greater than or equal to 1"),
 	Entry("a progressDeadline that no upgrade can keep", set("spec.rollout", "{health: {progressDeadlineSeconds: 30, minReadySeconds: 30}}"),
 		"progressDeadlineSeconds must be greater than minReadySeconds, or no upgrade could ever succeed"),
@@ -133,6 +140,7 @@ var _ = DescribeTable("takes",
 	Entry("a namespaceSelector alone", set("spec.selector", "{namespaceSelector: {matchLabels: {logs: \"on\"}}}")),
 	Entry("every pod, on purpose", set("spec.selector", "{namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: Exists}]}}")),
 	Entry("keys that only look like ours", set("spec.template.metadata", "{labels: {my-fleet.sidecar.dev: x}}")),
+	Entry("steps", set("spec.rollout", "{steps: [{name: canary, podSelector: {matchLabels: {canary: \"true\"}}, soak: 10m}, {name: early, upTo: 10%, soak: 1h30m, approval: Required}, {name: fleet, upTo: 100%}]}")),
 	Entry("a deadline one second after minReadySeconds", set("spec.rollout", "{health: {minReadySeconds: 0, progressDeadlineSeconds: 1}}")),
 )
 
@@ -176,8 +184,9 @@ var _ = Describe("the values of what is left out", func() {
 		policy := policyWith(set("spec.injection", "{paused: true}"), set("spec.rollout", "{paused: true, health: {}}"))
 		Expect(tryCreate(policy)).To(Succeed())
 		Expect(policy.Object["spec"]).To(HaveKeyWithValue("injection", Equal(map[string]any{"paused": true, "failurePolicy": "Ignore"})))
-		Expect(policy.Object["spec"]).To(HaveKeyWithValue("rollout", Equal(map[string]any{"paused": true, "method": "InPlace",
-			"health": map[string]any{"minReadySeconds": int64(10), "progressDeadlineSeconds": int64(300)}})))
+		Expect(policy.Object["spec"]).To(HaveKeyWithValue("rollout", Equal(map[string]any{"paused": true, "method": "InPlace", "onFailure": "Rollback",
+			"health": map[string]any{"minReadySeconds": int64(10), "progressDeadlineSeconds": int64(300),
+				"maxFailed": int64(0), "maxRestarts": int64(2), "guardApp": true}})))
 	})
 
 	It("are the same in code, for what the author did not write at all", func() {

@@ -23,6 +23,8 @@ type options struct {
 	readyAfter time.Duration
 	crashAfter time.Duration
 	exitCode   int
+	call       string
+	callAfter  time.Duration
 }
 
 func main() {
@@ -50,12 +52,15 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	flags.DurationVar(&opts.readyAfter, "ready-after", 0, "how long /readyz says no")
 	flags.DurationVar(&opts.crashAfter, "crash-after", 0, "exit after this time, 0 for never")
 	flags.IntVar(&opts.exitCode, "exit-code", 1, "exit code of a crash")
+	flags.StringVar(&opts.call, "call", "", "URL that is asked once, after --call-after; the app's /exit makes it restart")
+	flags.DurationVar(&opts.callAfter, "call-after", 0, "when --call is asked")
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
 	variables := map[string]string{
 		"name": "TESTPOD_NAME", "version": "TESTPOD_VERSION", "port": "TESTPOD_PORT",
 		"ready-after": "TESTPOD_READY_AFTER", "crash-after": "TESTPOD_CRASH_AFTER", "exit-code": "TESTPOD_EXIT_CODE",
+		"call": "TESTPOD_CALL", "call-after": "TESTPOD_CALL_AFTER",
 	}
 	for name, variable := range variables {
 		if value := getenv(variable); value != "" {
@@ -81,6 +86,13 @@ func run(ctx context.Context, opts options) error {
 		defer func() { _ = server.Close() }()
 		go func() { failed <- server.ListenAndServe() }()
 	}
+	if opts.call != "" {
+		time.AfterFunc(opts.callAfter, func() {
+			if answer, err := http.Get(opts.call); err == nil {
+				_ = answer.Body.Close()
+			}
+		})
+	}
 	var crash <-chan time.Time
 	if opts.crashAfter > 0 {
 		crash = time.After(opts.crashAfter)
@@ -103,6 +115,7 @@ func handler(opts options, started time.Time) http.Handler {
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintln(w, "ok")
 	})
+	mux.HandleFunc("/exit", func(http.ResponseWriter, *http.Request) { os.Exit(opts.exitCode) })
 	mux.HandleFunc("/apiserver", func(w http.ResponseWriter, r *http.Request) {
 		answer, err := askAPIServer(r.Context(), serviceAccount)
 		if err != nil {

@@ -1,0 +1,99 @@
+package fleet
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+)
+
+// watch holds a pod that looks healthy to what must not happen while its revision is
+// rolled out: a version that gets ready and crashes some seconds later, or takes its app
+// down, has failed.
+func watch(state *PodState, sidecars []string, upgrade *v1alpha1.UpgradeRecord, view *View) Verdict {
+	if state.Verdict.State == Failed || state.Outdated() {
+		return state.Verdict
+	}
+	health := view.health(view.Policy)
+	if v, bad := watchRestarts(state.Pod, sidecars, upgrade, health); bad {
+		return v
+	}
+	if upgrade == nil || upgrade.Revision != view.Target.Hash {
+		return state.Verdict
+	}
+	if bound := health.MaxSidecarDowntimeSeconds; bound != nil && state.Downtime > time.Duration(*bound)*time.Second {
+		return failed(v1alpha1.ReasonDowntime, "a sidecar was down for %s, longer than maxSidecarDowntimeSeconds", state.Downtime)
+	}
+	if !ptr.Deref(health.GuardApp, true) {
+		return state.Verdict
+	}
+	return watchApp(state, upgrade, health, view.Now)
+}
+
+func failed(reason v1alpha1.Reason, format string, args ...any) Verdict {
+	return Verdict{State: Failed, Reason: reason, Message: fmt.Sprintf(format, args...)}
+}
+
+// watchRestarts counts the restarts of sidecars that the upgrade did not make itself.
+func watchRestarts(pod *corev1.Pod, sidecars []string, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec) (Verdict, bool) {
+	allowed := ptr.Deref(health.MaxRestarts, v1alpha1.DefaultMaxRestarts)
+	for name, status := range statusesByName(pod) {
+		if !slices.Contains(sidecars, name) {
+			continue
+		}
+		restarts := status.RestartCount
+		if upgrade != nil {
+			restarts -= upgrade.Restarts[name]
+			if upgrade.Before[name] != "" {
+				restarts--
+			}
+		}
+		if restarts > allowed {
+			return failed(v1alpha1.ReasonRestarts, "sidecar %q restarted %d times by itself, maxRestarts is %d", name, restarts, allowed), true
+		}
+	}
+	return Verdict{}, false
+}
+
+// watchApp guards the app: its containers must not restart, and the pod must not lose the
+// readiness that it had.
+func watchApp(state *PodState, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+	sidecars := inject.InjectedNames(state.Pod)
+	for i := range state.Pod.Status.ContainerStatuses {
+		status := &state.Pod.Status.ContainerStatuses[i]
+		if !sidecars[status.Name] && status.RestartCount > upgrade.Restarts[status.Name] {
+			return failed(v1alpha1.ReasonAppRestarted, "container %q of the app restarted after the upgrade of its sidecar", status.Name)
+		}
+	}
+	ready := readyCondition(state.Pod)
+	if !upgrade.WasReady || state.Verdict.State != Settled || ready == nil || ready.Status == corev1.ConditionTrue {
+		return state.Verdict
+	}
+	if end := ready.LastTransitionTime.Add(health.MinReady()); now.Before(end) {
+		return Verdict{State: Settled, Recheck: end}
+	}
+	return failed(v1alpha1.ReasonAppNotReady, "the pod lost readiness after the upgrade of its sidecar")
+}
+
+// downtime is the longest time between the end of a container that the upgrade to a revision
+// replaced and the start of the next one. The kubelet's times are whole seconds, so that what was too short
+// for them counts as one; zero means that nothing is known yet.
+func downtime(pod *corev1.Pod, upgrade *v1alpha1.UpgradeRecord, hash string) time.Duration {
+	if upgrade == nil || upgrade.Revision != hash {
+		return 0
+	}
+	longest := time.Duration(0)
+	for name, status := range statusesByName(pod) {
+		old := status.LastTerminationState.Terminated
+		if before := upgrade.Before[name]; before == "" || old == nil || old.ContainerID != before || status.State.Running == nil {
+			continue
+		}
+		longest = max(longest, status.State.Running.StartedAt.Sub(old.FinishedAt.Time), time.Second)
+	}
+	return longest
+}

@@ -1,0 +1,129 @@
+package rollout
+
+import (
+	"strings"
+	"time"
+
+	"k8s.io/utils/ptr"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+)
+
+// Aim is what a pass over a policy is to reach, and what was said about it before.
+type Aim struct {
+	// Goal is the revision that the spec asks for.
+	Goal *revision.Revision
+	// Target is what pods should get now: the goal or, after it has failed and where the author
+	// wants that, the stable revision.
+	Target *revision.Revision
+	// Failed is the goal's name when it is remembered to have failed; else empty.
+	Failed string
+	// stable is what is gone back to when the goal fails; nil where nothing is.
+	stable *revision.Revision
+	// retry is the request to try a failed goal again that this pass acts on.
+	retry  string
+	policy *v1alpha1.SidecarPolicy
+}
+
+// TakeAim decides what a pass is to reach.
+func TakeAim(policy *v1alpha1.SidecarPolicy, goal *revision.Revision, revisions []revision.Revision) Aim {
+	status := &policy.Status
+	aim := Aim{Goal: goal, Target: goal, policy: policy}
+	if policy.Spec.Rollout.OnFailure != v1alpha1.FailurePause {
+		aim.stable = revision.Get(revisions, status.StableRevision)
+	}
+	if status.FailedRevision != goal.Hash {
+		return aim
+	}
+	if retry := policy.Annotations[v1alpha1.RetryAnnotation]; retry != status.HandledRetry {
+		if name, _, _ := strings.Cut(retry, "/"); name == goal.Hash {
+			aim.retry = retry
+			return aim
+		}
+	}
+	aim.Failed = goal.Hash
+	if aim.stable != nil {
+		aim.Target = aim.stable
+	}
+	return aim
+}
+
+// RollingBack says whether pods are put back to the stable revision.
+func (a *Aim) RollingBack() bool { return a.Target.Hash != a.Goal.Hash }
+
+// Rolling says whether the target is new, and so has to prove itself.
+func (a *Aim) Rolling() bool { return a.Target.Hash != a.policy.Status.StableRevision }
+
+// Input is what the planner has to know.
+func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now time.Time) Input {
+	status, annotations := &a.policy.Status, a.policy.Annotations
+	in := Input{
+		Spec:           &a.policy.Spec.Rollout,
+		Stable:         status.StableRevision,
+		Target:         a.Target,
+		Pods:           pods,
+		Disruptions:    disruptions,
+		Failed:         a.Failed,
+		FailureMessage: status.FailureMessage,
+		Approved:       annotations[v1alpha1.ApproveAnnotation],
+		Promoted:       annotations[v1alpha1.PromoteAnnotation],
+		Aborted:        annotations[v1alpha1.AbortAnnotation],
+		Now:            now,
+	}
+	if status.TargetRevision == a.Goal.Hash && a.retry == "" {
+		in.Step = status.Step
+	}
+	return in
+}
+
+// Report writes into a status where the roll-out stands. Without a plan that is its beginning.
+func (a *Aim) Report(status *v1alpha1.SidecarPolicyStatus, plan *Plan) {
+	if status.TargetRevision != a.Goal.Hash {
+		status.TargetRevision, status.FailedRevision, status.FailureMessage, status.Step = a.Goal.Hash, "", "", nil
+	}
+	if plan == nil {
+		return
+	}
+	s := &plan.Summary
+	if a.retry != "" {
+		status.HandledRetry = a.retry
+	}
+	status.Pods, status.Unhealthy, status.Step = &s.Counts, s.Unhealthy, plan.Step
+	status.MaxSidecarDowntimeSeconds = seconds(s.Downtime)
+	status.Phase = a.phase(s)
+	if a.RollingBack() {
+		return // what failed stays written until the goal changes
+	}
+	status.FailedRevision, status.FailureMessage = s.FailedRevision, s.FailureMessage
+	if s.Finished() {
+		status.StableRevision, status.Step = a.Target.Hash, nil
+	}
+}
+
+func (a *Aim) phase(s *Summary) v1alpha1.Phase {
+	switch {
+	case a.RollingBack() && s.Finished():
+		return v1alpha1.PhaseRolledBack
+	case a.RollingBack() || (s.FailedRevision != "" && a.stable != nil):
+		return v1alpha1.PhaseRollingBack
+	case s.Finished():
+		return v1alpha1.PhaseComplete
+	case s.Hold != "":
+		return v1alpha1.PhasePaused
+	case s.AwaitingApproval != "":
+		return v1alpha1.PhaseAwaitingApproval
+	case !s.SoakingUntil.IsZero():
+		return v1alpha1.PhaseSoaking
+	}
+	return v1alpha1.PhaseProgressing
+}
+
+// seconds is nil for nothing, and rounds up.
+func seconds(d time.Duration) *int32 {
+	if d <= 0 {
+		return nil
+	}
+	return ptr.To(int32((d + time.Second - 1) / time.Second))
+}

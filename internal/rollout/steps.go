@@ -1,0 +1,222 @@
+package rollout
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+)
+
+// RevisionFor is the name of the revision that a pod should have when it is created
+// now; empty when there is none. In the middle of a roll-out a pod gets the target
+// where a step has reached its labels, and from the last step on; else the stable revision. A
+// percentage reaches no new pods: the planner upgrades as many as it is short of.
+func RevisionFor(policy *v1alpha1.SidecarPolicy, pod, namespace map[string]string) string {
+	status := &policy.Status
+	switch {
+	case status.StableRevision == "":
+		return status.TargetRevision
+	case status.FailedRevision == status.TargetRevision || policy.Spec.Rollout.Paused:
+		return status.StableRevision
+	case status.StableRevision == status.TargetRevision:
+		return status.TargetRevision
+	case status.Step == nil || status.Step.Index == nil:
+		return status.StableRevision
+	}
+	steps := policy.Spec.Rollout.EffectiveSteps()
+	if newCourse(steps, int(*status.Step.Index)).reaches(pod, namespace) {
+		return status.TargetRevision
+	}
+	return status.StableRevision
+}
+
+// course is the part of the steps that a roll-out has reached.
+type course struct {
+	// selected match the pods of steps that are given by selectors.
+	selected []podsOf
+	// upTo are the steps that are given by a part of the fleet.
+	upTo []*v1alpha1.Step
+	// whole: the last step has been reached.
+	whole bool
+}
+
+// podsOf matches pods by their labels and their namespace's.
+type podsOf struct{ pods, namespaces labels.Selector }
+
+// newCourse takes the steps up to and with the one of that index.
+func newCourse(steps []v1alpha1.Step, index int) *course {
+	index = min(index, len(steps)-1)
+	c := &course{whole: index == len(steps)-1}
+	for i := range steps[:index+1] {
+		if step := &steps[i]; step.UpTo != nil {
+			c.upTo = append(c.upTo, step)
+		} else {
+			c.selected = append(c.selected, podsOf{selector(step.PodSelector), selector(step.NamespaceSelector)})
+		}
+	}
+	return c
+}
+
+// selector matches everything where nothing is written, and nothing where it can't be read.
+func selector(s *metav1.LabelSelector) labels.Selector {
+	if s == nil {
+		return labels.Everything()
+	}
+	parsed, err := metav1.LabelSelectorAsSelector(s)
+	if err != nil {
+		return labels.Nothing()
+	}
+	return parsed
+}
+
+// reaches says whether any pod with these labels has been reached.
+func (c *course) reaches(pod, namespace map[string]string) bool {
+	return c.whole || c.selects(pod, namespace)
+}
+
+func (c *course) selects(pod, namespace map[string]string) bool {
+	for _, s := range c.selected {
+		if s.pods.Matches(labels.Set(pod)) && s.namespaces.Matches(labels.Set(namespace)) {
+			return true
+		}
+	}
+	return false
+}
+
+// quota is how many of total pods have been reached by count.
+func (c *course) quota(total int) int {
+	quota := 0
+	for _, step := range c.upTo {
+		quota = max(quota, step.Quota(total))
+	}
+	return quota
+}
+
+// gate lets the pods pass that the reached steps are about.
+type gate struct {
+	course *course
+	// open is how many pods may still pass by count.
+	open int
+}
+
+// newGate lets everything pass where the target is the stable revision.
+func newGate(in *Input, step *v1alpha1.StepStatus) *gate {
+	if step == nil {
+		return &gate{course: &course{whole: true}}
+	}
+	c := newCourse(in.Spec.EffectiveSteps(), int(*step.Index))
+	total, onTarget := 0, 0
+	for i := range in.Pods {
+		if pod := &in.Pods[i]; pod.Injected {
+			total++
+			onTarget += int(one(pod.OnTarget))
+		}
+	}
+	return &gate{course: c, open: c.quota(total) - onTarget}
+}
+
+func (g *gate) admits(pod *fleet.PodState) bool {
+	return g.open > 0 || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
+}
+
+func (g *gate) take() { g.open-- }
+
+// walk moves a roll-out along its steps, as far as it may go now. It returns the step that is
+// reached, and notes in the summary what the step waits for.
+func walk(in *Input, s *Summary) *v1alpha1.StepStatus {
+	steps := in.Spec.EffectiveSteps()
+	at := position(in, steps)
+	for {
+		step := &steps[*at.Index]
+		last := int(*at.Index) == len(steps)-1
+		if s.Hold != "" || !reached(in, s, steps, at, last) {
+			return at
+		}
+		if at.UpdatedAt == nil {
+			at.UpdatedAt = &metav1.Time{Time: in.Now}
+		}
+		if s.exposed > 0 && !s.mayLeave(in, step, at) {
+			return at
+		}
+		if last {
+			s.StepsDone = true
+			return at
+		}
+		next := *at.Index + 1
+		at = &v1alpha1.StepStatus{Index: &next, Name: steps[next].Name, StartedAt: metav1.Time{Time: in.Now}}
+	}
+}
+
+// position is the step that was reached before, found again by its name where the steps
+// have changed.
+func position(in *Input, steps []v1alpha1.Step) *v1alpha1.StepStatus {
+	if in.Step == nil || in.Step.Index == nil {
+		first := int32(0)
+		return &v1alpha1.StepStatus{Index: &first, Name: steps[0].Name, StartedAt: metav1.Time{Time: in.Now}}
+	}
+	at := in.Step.DeepCopy()
+	for i := range steps {
+		if steps[i].Name == at.Name {
+			index := int32(i)
+			at.Index = &index
+			return at
+		}
+	}
+	index := min(*at.Index, int32(len(steps)-1))
+	at.Index, at.Name, at.UpdatedAt = &index, steps[index].Name, nil
+	return at
+}
+
+// reached says whether the step's part of the fleet runs the target. What can't (a pod that is
+// refused, or has never started) is not waited for, but something has to run it. A step
+// that was reached stays reached, except for the last: there all pods count until the end.
+func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStatus, last bool) bool {
+	if at.UpdatedAt != nil && !last {
+		return true
+	}
+	if s.exposed == 0 {
+		return s.Outdated == 0
+	}
+	if last {
+		return s.Outdated == s.RefusedOutdated && s.Updating == 0
+	}
+	return newCourse(steps, int(*at.Index)).done(in.Pods, int(s.Counts.Injected))
+}
+
+// done says whether the pods that the course is about run the target and have been judged. What
+// can't (a pod that refuses, or does not run yet) is not waited for.
+func (c *course) done(pods []fleet.PodState, total int) bool {
+	settled, able := 0, 0
+	for i := range pods {
+		pod := &pods[i]
+		if !pod.Injected || (pod.Outdated() && pod.Refusal != nil) || pod.Verdict.State == fleet.Starting {
+			continue
+		}
+		able++
+		if !pod.Outdated() && pod.Verdict.State != fleet.Updating {
+			settled++
+		} else if c.selects(pod.Pod.Labels, pod.NamespaceLabels) {
+			return false
+		}
+	}
+	return settled >= min(c.quota(total), able)
+}
+
+// mayLeave says whether the step has soaked and has the approval that it needs, and notes
+// what is missing.
+func (s *Summary) mayLeave(in *Input, step *v1alpha1.Step, at *v1alpha1.StepStatus) bool {
+	name := in.Target.Hash + "/" + step.Name
+	if in.Promoted == name {
+		return true
+	}
+	if end := at.UpdatedAt.Add(step.SoakTime()); in.Now.Before(end) {
+		s.SoakingUntil = end
+		return false
+	}
+	if step.Approval == v1alpha1.ApprovalRequired && in.Approved != name {
+		s.AwaitingApproval = name
+		return false
+	}
+	return true
+}
