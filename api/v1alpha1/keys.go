@@ -44,6 +44,12 @@ const (
 	// HashVersionLabel is on every ControllerRevision: the version of the hash
 	// function that named it.
 	HashVersionLabel = "fleet.sidecar.dev/hash-version"
+
+	// ExemptUntilAnnotation on a namespace, a workload or a bare pod keeps roll-outs away
+	// from its pods until the end of a day in UTC (2026-12-31) or a time in RFC 3339
+	// (2026-12-31T18:00:00Z). Its owner writes it. A value that can't be read exempts
+	// until it is corrected.
+	ExemptUntilAnnotation = "fleet.sidecar.dev/exempt-until"
 )
 
 // RevisionLabel is the key of the pod label that carries a policy's revision.
