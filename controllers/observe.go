@@ -89,11 +89,11 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.
 			if !selection.Active(pod) {
 				continue
 			}
-			owner, err := resolver.Of(ctx, namespace.Name, pod)
+			info, err := resolver.Of(ctx, namespace.Name, pod)
 			if err != nil {
 				return nil, err
 			}
-			members = append(members, fleet.Member{Pod: pod, Workload: workloadOf(pod, owner),
+			members = append(members, fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner),
 				NamespaceLabels: namespace.Labels, Refusal: refusals.fresh(pod)})
 		}
 	}

@@ -137,10 +137,11 @@ func (i *Injector) report(ctx context.Context, policy *v1alpha1.SidecarPolicy, p
 	if req.DryRun != nil && *req.DryRun {
 		return
 	}
-	owner, err := workload.NewResolver(i.Reader).Of(ctx, req.Namespace, pod)
-	if err != nil || owner == nil {
+	info, err := workload.NewResolver(i.Reader).Of(ctx, req.Namespace, pod)
+	if err != nil || info.Owner == nil {
 		return // a bare pod's owner is the one who gets the warning
 	}
+	owner := info.Owner
 	regarding := &corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind,
 		Namespace: req.Namespace, Name: owner.Name, UID: owner.UID}
 	i.Recorder.Eventf(regarding, policy, corev1.EventTypeWarning, string(v1alpha1.ReasonInjectionSkipped), "Inject",

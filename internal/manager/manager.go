@@ -7,6 +7,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,6 +29,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/controllers"
 	"github.com/sidecar-dev/sidecar-operator/internal/admission"
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
+	"github.com/sidecar-dev/sidecar-operator/internal/workload"
 )
 
 // Options is what the operator's flags say.
@@ -118,13 +120,19 @@ func metricsOptions(o *Options) metricsserver.Options {
 }
 
 // cacheOptions keep the cache to what is read: own objects by namespace, pods
-// without the parts that nobody looks at.
+// and their owners without the parts that nobody looks at.
 func cacheOptions(o *Options) cache.Options {
 	own := map[string]cache.Config{o.Namespace: {}}
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}:                {Transform: controllers.StripPod},
+			&appsv1.Deployment{}:         {Transform: workload.Strip},
+			&appsv1.ReplicaSet{}:         {Transform: workload.Strip},
+			&appsv1.StatefulSet{}:        {Transform: workload.Strip},
+			&appsv1.DaemonSet{}:          {Transform: workload.Strip},
+			&batchv1.Job{}:               {Transform: workload.Strip},
+			&batchv1.CronJob{}:           {Transform: workload.Strip},
 			&corev1.Secret{}:             {Namespaces: own, Field: fields.OneTermEqualSelector("metadata.name", o.Webhook.Secret)},
 			&appsv1.ControllerRevision{}: {Namespaces: own},
 		},
