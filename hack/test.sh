@@ -10,7 +10,8 @@ unit() {
   go test "$@" ./api/... ./internal/... ./cmd/... ./hack/...
 }
 
-# envtest runs against an API server and etcd, built from their Go modules where KUBEBUILDER_ASSETS names none.
+# envtest runs against an API server and etcd, built from their Go modules where KUBEBUILDER_ASSETS names none,
+# and against Prometheus (test/prometheus).
 envtest() {
   if [ -z "${KUBEBUILDER_ASSETS:-}" ]; then
     KUBEBUILDER_ASSETS=$(go run ./hack/cluster/cmd/cluster build --print-assets)
