@@ -17,6 +17,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/schedule"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 )
 
@@ -34,6 +35,7 @@ func (r *SidecarPolicyReconciler) accept(ctx context.Context, p *pass) error {
 	}
 	if problems := validate(p.policy, r.Namespace); len(problems) > 0 {
 		p.accepted = finding{no, v1alpha1.ReasonInvalidSpec, strings.Join(problems, "; ")}
+		p.keepGoal()
 		return nil
 	}
 	if name := p.policy.Spec.Rollout.Revision; name != "" {
@@ -45,6 +47,11 @@ func (r *SidecarPolicyReconciler) accept(ctx context.Context, p *pass) error {
 	}
 	p.accepted = accepted(p.policy)
 	return nil
+}
+
+// keepGoal leaves in force what was accepted before, so that the fleet is still looked at.
+func (p *pass) keepGoal() {
+	p.goal = revision.Get(p.revisions, p.policy.Status.TargetRevision)
 }
 
 // acceptNamed takes a revision of the history instead of the template.
@@ -59,6 +66,7 @@ func (p *pass) acceptNamed(name string) {
 	}
 	p.accepted = finding{no, v1alpha1.ReasonInvalidSpec, fmt.Sprintf(
 		"spec.rollout.revision: the policy has no revision %q: write one of %s, or remove the field to roll out the template", name, strings.Join(names, ", "))}
+	p.keepGoal()
 }
 
 func accepted(policy *v1alpha1.SidecarPolicy) finding {
@@ -77,6 +85,7 @@ func (r *SidecarPolicyReconciler) acceptNew(ctx context.Context, p *pass) error 
 	case apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):
 		p.accepted = finding{no, v1alpha1.ReasonPodRefused,
 			"the API server refuses a pod with this template: " + sampleWords(err)}
+		p.keepGoal()
 		return nil
 	case err != nil:
 		p.accepted = finding{unknown, v1alpha1.ReasonNotChecked, "the API server could not be asked: " + err.Error()}
@@ -198,6 +207,7 @@ func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
 		problems = append(problems, err.Error())
 	}
 	problems = append(problems, invalidSteps(policy.Spec.Rollout.Steps)...)
+	problems = append(problems, invalidWindows(policy.Spec.Rollout.Windows)...)
 	names := map[string]bool{}
 	for _, s := range policy.Spec.Template.Sidecars {
 		names[s.Name] = true
@@ -221,6 +231,17 @@ func invalidSteps(steps []v1alpha1.Step) []string {
 		}
 	}
 	slices.Sort(problems)
+	return problems
+}
+
+func invalidWindows(windows []v1alpha1.Window) []string {
+	var problems []string
+	for i, w := range windows {
+		err := schedule.Validate(schedule.Window{Schedule: w.Schedule, Duration: w.Duration.Duration, TimeZone: w.TimeZone})
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("spec.rollout.windows[%d]: %v", i, err))
+		}
+	}
 	return problems
 }
 

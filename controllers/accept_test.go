@@ -138,7 +138,7 @@ var _ = Describe("A spec that is not accepted", func() {
 		Expect(w.revisions()).To(HaveLen(1))
 		Expect(w.status().TargetRevision).To(Equal(before.TargetRevision))
 		Expect(w.status().StableRevision).To(Equal(before.StableRevision))
-		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(before.StableRevision), "what new pods get")
+		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(before.StableRevision), "what new pods get")
 		Expect(w.registration()).To(Equal(registration), "nothing is half applied")
 		Expect(w.patches()).To(BeEmpty())
 		Expect(w.images()).To(HaveEach("agent:v1"))

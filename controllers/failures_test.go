@@ -263,7 +263,7 @@ var _ = Describe("The metrics of a policy", func() {
 		Expect(series(w.name)).To(And(
 			HaveKeyWithValue("sidecar_operator_pods/selected", 2.0),
 			HaveKeyWithValue("sidecar_operator_pods/updated", 2.0),
-			HaveKeyWithValue("sidecar_operator_upgrade_patches_total/accepted", 2.0),
+			HaveKeyWithValue("sidecar_operator_pod_writes_total/accepted", 2.0),
 		))
 
 		By("failing to read the policy: that is not the same as its end")

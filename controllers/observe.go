@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -16,7 +17,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/workload"
 )
 
-// +kubebuilder:rbac:groups="",resources=pods;namespaces,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=pods;namespaces;nodes,verbs=list;watch
 // +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=list;watch
 
 // observe reads the fleet and decides what to do. What it reads is shared with the
@@ -32,7 +33,7 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	if err != nil {
 		return err
 	}
-	members, err := r.members(ctx, p.policy, namespaces)
+	members, err := r.members(ctx, p, namespaces)
 	if err != nil {
 		return err
 	}
@@ -40,7 +41,10 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 		return err
 	}
 	p.pods = fleet.Judge(members, view)
-	plan := rollout.Make(p.aim.Input(p.pods, p.disruptions, p.now))
+	input := p.aim.Input(p.pods, p.disruptions, p.now)
+	input.Leaving = p.leaving
+	input.NotAccepted = p.accepted.holds != yes
+	plan := rollout.Make(input)
 	p.plan = &plan
 	return nil
 }
@@ -71,13 +75,17 @@ func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alph
 }
 
 // members are the pods of the fleet with their workloads.
-func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.SidecarPolicy, namespaces []corev1.Namespace) ([]fleet.Member, error) {
-	selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
+func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespaces []corev1.Namespace) ([]fleet.Member, error) {
+	selector, err := selection.New(&p.policy.Spec.Selector, r.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := r.nodes(ctx)
 	if err != nil {
 		return nil, err
 	}
 	resolver := workload.NewResolver(r.Client)
-	refusals := r.refusals.of(policy.Name)
+	refusals := r.refusals.of(p.policy.Name)
 	var members []fleet.Member
 	for i := range namespaces {
 		namespace := &namespaces[i]
@@ -87,18 +95,71 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, policy *v1alpha1.
 		}
 		for _, pod := range pods {
 			if !selection.Active(pod) {
+				p.noteLeaving(pod)
 				continue
 			}
 			info, err := resolver.Of(ctx, namespace.Name, pod)
 			if err != nil {
 				return nil, err
 			}
-			members = append(members, fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner),
-				NamespaceLabels: namespace.Labels, Refusal: refusals.fresh(pod)})
+			member := fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner), Owner: ownerOf(pod, &info),
+				NamespaceLabels: namespace.Labels, Node: nodes[pod.Spec.NodeName], Refusal: refusals.fresh(pod)}
+			if p.policy.Spec.Rollout.Exemptions != v1alpha1.ExemptionsIgnore {
+				member.ExemptUntil, member.Exempt, _ = selection.Exempt(p.now, namespace.Annotations, info.Annotations, pod.Annotations)
+			}
+			members = append(members, member)
 		}
 	}
 	refusals.keepOnly(members)
 	return members, nil
+}
+
+// noteLeaving counts a pod of the fleet that is being deleted.
+func (p *pass) noteLeaving(pod *corev1.Pod) {
+	if pod.DeletionTimestamp == nil || pod.Labels[v1alpha1.RevisionLabel(p.policy.Name)] == "" {
+		return
+	}
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		if p.leaving == nil {
+			p.leaving = map[string]int{}
+		}
+		p.leaving[string(owner.UID)]++
+	}
+}
+
+// ownerOf is what replaces the pod when it goes.
+func ownerOf(pod *corev1.Pod, info *workload.Info) fleet.Owner {
+	direct := metav1.GetControllerOfNoCopy(pod)
+	if direct == nil {
+		return fleet.Owner{Unmanaged: true}
+	}
+	return fleet.Owner{
+		UID:       string(direct.UID),
+		Unmanaged: direct.Kind == "Job",
+		Settled:   info.Current && info.Has >= info.Wanted,
+	}
+}
+
+// firstKubelet is the first version of which a kubelet restarts a native sidecar for a new
+// image.
+var firstKubelet = version.MajorMinor(1, 32)
+
+// nodes is what is known of the cluster's nodes, by name.
+func (r *SidecarPolicyReconciler) nodes(ctx context.Context) (map[string]fleet.Node, error) {
+	list := &corev1.NodeList{}
+	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing nodes: %w", err)
+	}
+	nodes := make(map[string]fleet.Node, len(list.Items))
+	for i := range list.Items {
+		node := fleet.Node{Labels: list.Items[i].Labels}
+		kubelet, err := version.ParseGeneric(list.Items[i].Status.NodeInfo.KubeletVersion)
+		if err == nil && kubelet.LessThan(firstKubelet) {
+			node.OldKubelet = kubelet.String()
+		}
+		nodes[list.Items[i].Name] = node
+	}
+	return nodes, nil
 }
 
 // workloadOf names a pod's workload; a bare pod is its own.

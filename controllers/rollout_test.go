@@ -230,7 +230,7 @@ var _ = Describe("A bad image", func() {
 			w.settle()
 		}
 		Expect(w.patches()).To(ConsistOf(harmed))
-		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(good))
+		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(good))
 		w.newPod("web0-new")
 		Expect(w.images()).To(HaveKeyWithValue("web0-new", "agent:v1"))
 
@@ -274,7 +274,7 @@ var _ = Describe("A bad image", func() {
 		Expect(w.condition(v1alpha1.ConditionProgressing)).To(haveStatus(metav1.ConditionFalse, v1alpha1.ReasonRolledBack))
 		Expect(w.patches()).To(Equal([]string{harmed, harmed}))
 		Expect(w.policy().Spec.Template.Sidecars[0].Image).To(Equal("agent:bad"), "the spec is left as its author wrote it")
-		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(good))
+		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(good))
 		Expect(w.apps()).To(Equal(apps))
 
 		By("asking for a retry, which is acted on once")
@@ -446,7 +446,7 @@ var _ = Describe("A roll-out that is told to wait", func() {
 		Expect(w.status().Pods.Updated).To(BeEquivalentTo(1), "what was started is watched to its end")
 		Expect(w.condition(v1alpha1.ConditionProgressing)).To(haveStatus(metav1.ConditionFalse, v1alpha1.ReasonPaused))
 		Expect(w.status().Phase).To(Equal(v1alpha1.PhasePaused))
-		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(stable))
+		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(stable))
 
 		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Paused = false })
 		w.rollOut(func() {})

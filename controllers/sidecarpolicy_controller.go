@@ -40,13 +40,16 @@ type pass struct {
 	policy    *v1alpha1.SidecarPolicy
 	now       time.Time
 	revisions []revision.Revision
-	// goal is the accepted revision of the spec; nil while there is none.
+	// goal is the accepted revision of the spec or, where the spec is not accepted, the one that was
+	// accepted before; nil while there is none.
 	goal     *revision.Revision
 	accepted finding
 	// aim is what the pass is to reach.
 	aim rollout.Aim
 	// injecting says whether new pods get the sidecars.
 	injecting finding
+	// leaving counts pods of the fleet that are being deleted, by the UID of their owner.
+	leaving map[string]int
 	// pods is the fleet; plan is nil where it was not looked at.
 	pods        []fleet.PodState
 	disruptions []fleet.Disruption
@@ -87,13 +90,15 @@ func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 		return err
 	}
 	p.aim = rollout.TakeAim(p.policy, p.goal, p.revisions)
-	if err := r.register(ctx, p); err != nil {
-		return err
+	if p.accepted.holds == yes {
+		if err := r.register(ctx, p); err != nil {
+			return err
+		}
 	}
 	if err := r.observe(ctx, p); err != nil {
 		return err
 	}
-	if err := r.upgrade(ctx, p); err != nil {
+	if err := r.act(ctx, p); err != nil {
 		return err
 	}
 	return r.trimHistory(ctx, p)

@@ -66,14 +66,8 @@ func conditions(p *pass, failure error) []metav1.Condition {
 	list := []metav1.Condition{
 		condition(v1alpha1.ConditionAccepted, p.accepted),
 	}
-	if p.goal == nil {
-		held := finding{no, v1alpha1.ReasonNotAccepted, "the spec is not accepted; what was accepted before stays in force"}
-		if p.accepted.holds == unknown {
-			held = finding{unknown, v1alpha1.ReasonNotChecked, p.accepted.message}
-		}
-		return append(list,
-			condition(v1alpha1.ConditionProgressing, held),
-			condition(v1alpha1.ConditionReady, held))
+	if p.accepted.holds != yes {
+		return append(list, conditionsUnaccepted(p)...)
 	}
 	list = append(list, condition(v1alpha1.ConditionInjecting, p.injecting))
 	if p.plan == nil {
@@ -90,6 +84,21 @@ func conditions(p *pass, failure error) []metav1.Condition {
 		condition(v1alpha1.ConditionAvailable, available(s)),
 		condition(v1alpha1.ConditionDegraded, degraded(p)),
 		condition(v1alpha1.ConditionReady, isReady(p)))
+}
+
+// conditionsUnaccepted are those of a policy of which the spec is not accepted; Injecting stays as it is.
+func conditionsUnaccepted(p *pass) []metav1.Condition {
+	held := finding{no, v1alpha1.ReasonNotAccepted, "the spec is not accepted; what was accepted before stays in force"}
+	if p.accepted.holds == unknown {
+		held = finding{unknown, v1alpha1.ReasonNotChecked, p.accepted.message}
+	}
+	list := []metav1.Condition{condition(v1alpha1.ConditionProgressing, held), condition(v1alpha1.ConditionReady, held)}
+	if p.plan != nil {
+		list = append(list,
+			condition(v1alpha1.ConditionAvailable, available(&p.plan.Summary)),
+			condition(v1alpha1.ConditionDegraded, degraded(p)))
+	}
+	return list
 }
 
 func words(err error) string {
@@ -113,17 +122,27 @@ func progressing(p *pass) finding {
 	case p.aim.RollingBack() && s.Finished():
 		return finding{no, v1alpha1.ReasonRolledBack, stopped(p)}
 	case p.aim.RollingBack():
-		return finding{yes, v1alpha1.ReasonRollingBack, fmt.Sprintf("%d pods wait to be put back to revision %s, %d are being upgraded", s.Outdated-s.Starting, p.aim.Target.Hash, s.Updating+s.Starting)}
+		return finding{yes, v1alpha1.ReasonRollingBack, fmt.Sprintf("%d pods wait to be put back to revision %s, %d are being upgraded", s.Waiting()-s.Starting, p.aim.Target.Hash, s.Updating+s.Starting)}
 	case s.Finished():
 		return finding{no, v1alpha1.ReasonComplete, fmt.Sprintf("%d of %d injected pods run the target revision", c.Updated, c.Injected)}
 	case s.Hold == v1alpha1.ReasonUpgradeFailed:
 		return finding{no, v1alpha1.ReasonUpgradeFailed, stopped(p)}
 	case s.Hold == v1alpha1.ReasonPaused:
-		return finding{no, v1alpha1.ReasonPaused, fmt.Sprintf("%d pods lack the target revision; spec.rollout.paused is true", s.Outdated)}
+		return finding{no, v1alpha1.ReasonPaused, fmt.Sprintf("%d pods lack the target revision; spec.rollout.paused is true", s.Waiting())}
 	case s.Hold == v1alpha1.ReasonOnDelete:
-		return finding{no, v1alpha1.ReasonOnDelete, fmt.Sprintf("%d pods get the target revision when they are recreated, as spec.rollout.method is OnDelete", s.Outdated)}
+		return finding{no, v1alpha1.ReasonOnDelete, fmt.Sprintf("%d pods get the target revision when they are recreated, as spec.rollout.method is OnDelete", s.Waiting())}
+	case s.Hold == v1alpha1.ReasonFrozen:
+		return finding{no, v1alpha1.ReasonFrozen, frozen(s)}
 	}
 	return rollingOut(p)
+}
+
+func frozen(s *rollout.Summary) string {
+	message := fmt.Sprintf("%d pods lack the target revision; no window of spec.rollout.windows is open", s.Waiting())
+	if s.OpensAt.IsZero() {
+		return message
+	}
+	return message + ", the next one opens at " + s.OpensAt.UTC().Format(time.RFC3339)
 }
 
 // rollingOut says which step a roll-out is at, and what it waits for.
@@ -139,7 +158,7 @@ func rollingOut(p *pass) finding {
 	case !s.SoakingUntil.IsZero():
 		return finding{yes, v1alpha1.ReasonSoaking, fmt.Sprintf("%s%d pods run the target revision and are watched until %s", at, s.Counts.Updated, s.SoakingUntil.UTC().Format(time.RFC3339))}
 	}
-	message := fmt.Sprintf("%s%d of %d injected pods run the target revision, %d are being upgraded, %d wait", at, s.Counts.Updated, s.Counts.Injected, s.Updating+s.Starting, s.Outdated-s.Starting)
+	message := fmt.Sprintf("%s%d of %d injected pods run the target revision, %d are being upgraded, %d wait", at, s.Counts.Updated, s.Counts.Injected, s.Updating+s.Starting, s.Waiting()-s.Starting)
 	if s.Blocked != "" {
 		message += ": " + s.Blocked
 	}
@@ -195,6 +214,9 @@ func isReady(p *pass) finding {
 		return finding{no, p.injecting.reason, p.injecting.message}
 	}
 	message := fmt.Sprintf("%d pods run the target revision", c.Updated)
+	if c.Exempt > 0 {
+		message += fmt.Sprintf("; %d are exempt by the annotation %s", c.Exempt, v1alpha1.ExemptUntilAnnotation)
+	}
 	if c.Missing > 0 {
 		message += fmt.Sprintf("; %d selected pods don't have the sidecars and get them when they are recreated", c.Missing)
 	}

@@ -36,7 +36,7 @@ var _ = Describe("Steps", func() {
 		target, stable := w.status().TargetRevision, w.status().StableRevision
 		Expect(w.status().Step).To(HaveValue(And(HaveField("Index", HaveValue(BeEquivalentTo(0))), HaveField("Name", "canary"))))
 		Expect(w.condition(v1alpha1.ConditionProgressing)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonSoaking))
-		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(stable), "a new pod does not leak past the step")
+		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(stable), "a new pod does not leak past the step")
 
 		result := w.pass()
 		Expect(result.RequeueAfter).To(And(BeNumerically(">", 0), BeNumerically("<=", time.Minute)), "nothing but time ends the soak")
@@ -56,7 +56,7 @@ var _ = Describe("Steps", func() {
 		w.annotate(v1alpha1.ApproveAnnotation, target+"/canary")
 		w.settle()
 		Expect(w.status().Step).To(HaveValue(HaveField("Name", "fleet")))
-		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(target), "new pods get the target from the last step on")
+		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(target), "new pods get the target from the last step on")
 		w.rollOut(func() {})
 		Expect(w.patches()).To(Equal(w.podNames()))
 		Expect(w.status().Step).To(BeNil())
@@ -125,8 +125,8 @@ var _ = Describe("Steps", func() {
 		w.setImage("agent:v2")
 		w.settle()
 		Expect(w.patches()).To(ConsistOf("volunteer"))
-		Expect(rollout.RevisionFor(w.policy(), map[string]string{"canary": "true"}, nil)).To(Equal(w.status().TargetRevision))
-		Expect(rollout.RevisionFor(w.policy(), nil, nil)).To(Equal(w.status().StableRevision))
+		Expect(rollout.RevisionFor(w.policy(), rollout.Place{Labels: map[string]string{"canary": "true"}})).To(Equal(w.status().TargetRevision))
+		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(w.status().StableRevision))
 	})
 
 	It("hold for a policy without any: one pod first", func() {

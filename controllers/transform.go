@@ -27,6 +27,17 @@ func StripPod(object any) (any, error) {
 	return pod, nil
 }
 
+// StripNode is a cache transform: it keeps what says where a node is and what runs it.
+func StripNode(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	node.ManagedFields, node.Annotations, node.Spec = nil, nil, corev1.NodeSpec{}
+	node.Status = corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{KubeletVersion: node.Status.NodeInfo.KubeletVersion}}
+	return node, nil
+}
+
 func stripContainer(c *corev1.Container) {
 	c.Command, c.Args, c.EnvFrom, c.Lifecycle, c.SecurityContext, c.LivenessProbe = nil, nil, nil, nil, nil, nil
 	for i := range c.Env {

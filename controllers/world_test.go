@@ -137,6 +137,12 @@ func (w *world) client() client.Client {
 		Delete: func(ctx context.Context, c client.WithWatch, object client.Object, opts ...client.DeleteOption) error {
 			return w.answer("delete", object, func() error { return c.Delete(ctx, object, opts...) })
 		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, object client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+			return w.answer("patch-"+sub, object, func() error { return c.SubResource(sub).Patch(ctx, object, patch, opts...) })
+		},
+		SubResourceCreate: func(ctx context.Context, c client.Client, sub string, object, created client.Object, opts ...client.SubResourceCreateOption) error {
+			return w.answer("create-"+sub, object, func() error { return c.SubResource(sub).Create(ctx, object, created, opts...) })
+		},
 		SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, object client.Object, opts ...client.SubResourceUpdateOption) error {
 			return w.answer("update-"+sub, object, func() error { return c.SubResource(sub).Update(ctx, object, opts...) })
 		},
@@ -349,7 +355,7 @@ func (w *world) newPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	pod := w.plainPod(name, changes...)
 	policy := w.policy()
 	stored := &appsv1.ControllerRevision{}
-	key := client.ObjectKey{Namespace: operatorNamespace, Name: revision.ObjectName(w.name, rollout.RevisionFor(policy, nil, nil))}
+	key := client.ObjectKey{Namespace: operatorNamespace, Name: revision.ObjectName(w.name, rollout.RevisionFor(policy, rollout.Place{}))}
 	Expect(server.Client.Get(ctx, key, stored)).To(Succeed())
 	r, err := revision.Decode(stored)
 	Expect(err).NotTo(HaveOccurred())

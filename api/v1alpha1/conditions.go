@@ -64,6 +64,10 @@ const (
 	ReasonComplete Reason = "Complete"
 	// ReasonPaused: spec.rollout.paused is true.
 	ReasonPaused Reason = "Paused"
+	// ReasonFrozen: no window of the policy is open.
+	ReasonFrozen Reason = "Frozen"
+	// ReasonPrefetching: images are brought onto nodes before a pod is touched.
+	ReasonPrefetching Reason = "Prefetching"
 	// ReasonSoaking: the pods of a step are being watched.
 	ReasonSoaking Reason = "Soaking"
 	// ReasonAwaitingApproval: a person has to let the roll-out go on.

@@ -60,18 +60,27 @@ func (s *Step) SoakTime() time.Duration {
 	return s.Soak.Duration
 }
 
+// Budget is the policy's for that scope; nil where it has none.
+func (r *RolloutSpec) Budget(per BudgetScope) *Budget {
+	for i := range r.Budgets {
+		if r.Budgets[i].Per == per && r.Budgets[i].MaxUnavailable != nil {
+			return &r.Budgets[i]
+		}
+	}
+	return nil
+}
+
 // MaxUnavailable is how many of a group of total pods may be unavailable at
 // once under the policy's budget for that scope, or under the default one. A percentage
 // is rounded down, but never below one. A value that can't be read allows nothing.
 func (r *RolloutSpec) MaxUnavailable(per BudgetScope, total int) int {
 	value := DefaultFleetBudget
-	if per == PerWorkload {
+	if budget := r.Budget(per); budget != nil {
+		value = *budget.MaxUnavailable
+	} else if per == PerWorkload {
 		value = DefaultWorkloadBudget
-	}
-	for _, budget := range r.Budgets {
-		if budget.Per == per && budget.MaxUnavailable != nil {
-			value = *budget.MaxUnavailable
-		}
+	} else if per != PerFleet {
+		return total
 	}
 	count, err := intstr.GetScaledValueFromIntOrPercent(&value, total, false)
 	if err != nil {

@@ -1,6 +1,10 @@
 package v1alpha1
 
-import "strings"
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // Keys that the operator writes on pods. A '<policy>' stands for the name of a
 // SidecarPolicy, which is at most 63 characters long so that it fits.
@@ -51,6 +55,15 @@ const (
 	// until it is corrected.
 	ExemptUntilAnnotation = "fleet.sidecar.dev/exempt-until"
 )
+
+// DrainConditionPrefix followed by the policy's name is a readiness gate of pods. Its condition
+// is True except while the pod is drained for an upgrade.
+const DrainConditionPrefix = "drain.fleet.sidecar.dev/"
+
+// DrainCondition is the readiness gate of a policy.
+func DrainCondition(policy string) corev1.PodConditionType {
+	return corev1.PodConditionType(DrainConditionPrefix + policy)
+}
 
 // RevisionLabel is the key of the pod label that carries a policy's revision.
 func RevisionLabel(policy string) string { return RevisionLabelPrefix + policy }

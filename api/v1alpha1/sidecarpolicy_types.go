@@ -187,23 +187,33 @@ type InjectionSpec struct {
 }
 
 // RolloutMethod is the way running pods get a new revision.
-// +kubebuilder:validation:Enum=InPlace;OnDelete
+// +kubebuilder:validation:Enum=InPlace;Recreate;InPlaceOrRecreate;OnDelete
 type RolloutMethod string
 
 const (
 	// MethodInPlace changes images in running pods. A template change that needs a
 	// new pod leaves the pod stale until its owner recreates it.
 	MethodInPlace RolloutMethod = "InPlace"
+	// MethodRecreate evicts pods through the Eviction API, and lets their owners make new ones.
+	MethodRecreate RolloutMethod = "Recreate"
+	// MethodInPlaceOrRecreate takes the mildest way for each pod: in place where that brings
+	// all of the revision, else by eviction.
+	MethodInPlaceOrRecreate RolloutMethod = "InPlaceOrRecreate"
 	// MethodOnDelete never touches a running pod.
 	MethodOnDelete RolloutMethod = "OnDelete"
 )
 
 // RolloutSpec says how running pods get from one revision to the next.
 type RolloutSpec struct {
-	// method is InPlace (default) or OnDelete.
+	// method is InPlace (default), Recreate, InPlaceOrRecreate or OnDelete.
 	// +kubebuilder:default=InPlace
 	// +optional
 	Method RolloutMethod `json:"method,omitempty"`
+
+	// evictUnmanaged lets the methods that recreate also evict bare pods, which nobody makes
+	// anew, and pods of Jobs, which begin again. Defaults to false.
+	// +optional
+	EvictUnmanaged bool `json:"evictUnmanaged,omitempty"`
 
 	// paused stops the roll-out where it is. Upgrades that have been started are
 	// still watched to their end, and new pods get the stable revision. Defaults to false.
@@ -235,12 +245,29 @@ type RolloutSpec struct {
 
 	// budgets bound how many pods may be unavailable at once. All of them hold
 	// together with every PodDisruptionBudget. Where none is written for Fleet, 10%
-	// holds; where none is written for Workload, 25%.
+	// holds; where none is written for Workload, 25%; the others hold only where written.
 	// +listType=map
 	// +listMapKey=per
-	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:MaxItems=4
 	// +optional
 	Budgets []Budget `json:"budgets,omitempty"`
+
+	// windows are the times in which a roll-out may act; with none it always may. Outside of
+	// them what was started is watched to its end, and a rollback goes on all the same.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	Windows []Window `json:"windows,omitempty"`
+
+	// exemptions says whether namespaces and workloads can exempt themselves by the annotation
+	// fleet.sidecar.dev/exempt-until: Honor (default) or Ignore.
+	// +kubebuilder:default=Honor
+	// +optional
+	Exemptions ExemptionPolicy `json:"exemptions,omitempty"`
+
+	// drain takes a pod out of its endpoints before its sidecars are restarted.
+	// +optional
+	Drain DrainSpec `json:"drain,omitempty,omitzero"`
 
 	// health says when an upgraded pod is good, and when it has failed.
 	// +optional
@@ -312,8 +339,52 @@ type Step struct {
 	Approval Approval `json:"approval,omitempty"`
 }
 
+// Window is a time in which a roll-out may act.
+type Window struct {
+	// schedule is when the window opens, as five cron fields: minute, hour, day of the month,
+	// month, day of the week.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=128
+	// +required
+	Schedule string `json:"schedule,omitempty"`
+
+	// duration is how long it stays open, like 6h or 90m; at most 168h.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(s|m|h))+$`
+	// +required
+	Duration metav1.Duration `json:"duration,omitzero"`
+
+	// timeZone is the schedule's, by its name in the IANA database, like Europe/Berlin. Defaults to UTC.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	TimeZone string `json:"timeZone,omitempty"`
+}
+
+// ExemptionPolicy says what the annotation fleet.sidecar.dev/exempt-until does.
+// +kubebuilder:validation:Enum=Honor;Ignore
+type ExemptionPolicy string
+
+const (
+	// ExemptionsHonor leaves exempted pods alone until their exemption expires.
+	ExemptionsHonor ExemptionPolicy = "Honor"
+	// ExemptionsIgnore rolls out to them all the same.
+	ExemptionsIgnore ExemptionPolicy = "Ignore"
+)
+
+// DrainSpec says how a pod leaves its endpoints before its sidecars are restarted.
+type DrainSpec struct {
+	// seconds is how long a pod has been out of its endpoints before its sidecars are
+	// restarted. Above 0, pods that are injected from then on get a readiness gate for it; pods
+	// without the gate are upgraded without a drain. Defaults to 0: no drain.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=3600
+	// +optional
+	Seconds int32 `json:"seconds,omitempty"`
+}
+
 // BudgetScope is the group of pods that a budget is counted over.
-// +kubebuilder:validation:Enum=Fleet;Workload
+// +kubebuilder:validation:Enum=Fleet;Workload;Namespace;Topology
 type BudgetScope string
 
 const (
@@ -321,15 +392,27 @@ const (
 	PerFleet BudgetScope = "Fleet"
 	// PerWorkload counts the pods of each workload by itself.
 	PerWorkload BudgetScope = "Workload"
+	// PerNamespace counts the pods of each namespace by itself.
+	PerNamespace BudgetScope = "Namespace"
+	// PerTopology counts the pods on nodes with the same value of a label by themselves.
+	PerTopology BudgetScope = "Topology"
 )
 
 // Budget bounds how many pods of a group may be unavailable at once. A pod is
 // unavailable while it is not Ready, for whatever reason, or while an in-place upgrade
 // of it, by whatever policy, has not been judged healthy.
+// +kubebuilder:validation:XValidation:rule="(self.per == 'Topology') == has(self.topologyKey)",message="a budget per Topology, and no other, needs a topologyKey: write the label of nodes that tells the groups, like topology.kubernetes.io/zone"
 type Budget struct {
-	// per is the group that is counted: Fleet or Workload.
+	// per is the group that is counted: Fleet, Workload, Namespace or Topology.
 	// +required
 	Per BudgetScope `json:"per,omitempty"`
+
+	// topologyKey is the label of nodes of which each value is a group, where per is Topology.
+	// Pods on nodes without it, and pods without a node, are one group more.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	// +optional
+	TopologyKey string `json:"topologyKey,omitempty"`
 
 	// maxUnavailable is a count (5) or a percentage ("10%") of the group's pods. A
 	// percentage is rounded down, but never below one pod.
@@ -389,7 +472,7 @@ type HealthSpec struct {
 }
 
 // Phase is where a roll-out stands, in one word for people. Programs read the conditions.
-// +kubebuilder:validation:Enum=Idle;Progressing;Soaking;AwaitingApproval;Paused;RollingBack;RolledBack;Complete
+// +kubebuilder:validation:Enum=Idle;Prefetching;Progressing;Soaking;AwaitingApproval;Paused;Frozen;RollingBack;RolledBack;Complete
 type Phase string
 
 const (
@@ -397,6 +480,10 @@ const (
 	PhaseIdle Phase = "Idle"
 	// PhaseProgressing means that pods are being moved to the target revision.
 	PhaseProgressing Phase = "Progressing"
+	// PhasePrefetching means that images are brought onto nodes before a pod is touched.
+	PhasePrefetching Phase = "Prefetching"
+	// PhaseFrozen means that the roll-out waits for its next window.
+	PhaseFrozen Phase = "Frozen"
 	// PhaseSoaking means that the pods of the step run the target revision and are watched.
 	PhaseSoaking Phase = "Soaking"
 	// PhaseAwaitingApproval means that a person has to let the roll-out go on.
@@ -496,6 +583,13 @@ type StepStatus struct {
 	// updatedAt is when the last pod of the step had been judged healthy, and the soak began.
 	// +optional
 	UpdatedAt *metav1.Time `json:"updatedAt,omitempty"`
+	// recreating names the UIDs of the owners (a ReplicaSet, not its Deployment) of which pods
+	// are recreated now: their new pods get the target revision.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=50
+	// +kubebuilder:validation:items:MaxLength=64
+	// +optional
+	Recreating []string `json:"recreating,omitempty"`
 }
 
 // PodCounts counts the pods of a fleet. Pods that have finished or are being deleted
@@ -522,6 +616,9 @@ type PodCounts struct {
 	Stale int32 `json:"stale"`
 	// conflicting is how many of the missing ones the sidecars clash with.
 	Conflicting int32 `json:"conflicting"`
+	// exempt is how many injected pods are left alone because of the annotation
+	// fleet.sidecar.dev/exempt-until.
+	Exempt int32 `json:"exempt"`
 }
 
 // UnhealthyPods is a group of pods of one workload with the same trouble.

@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -86,6 +87,9 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, r
 		i.report(ctx, policy, pod, req, conflicts)
 		return i.skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts)), nil
 	}
+	if policy.Spec.Rollout.Drain.Seconds > 0 {
+		additions.AddDrainGate(pod, policy.Name)
+	}
 	patch := additions.Patch(pod)
 	result := metrics.Injected
 	if len(patch) == 0 {
@@ -100,7 +104,11 @@ func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy,
 	if err := i.Reader.Get(ctx, client.ObjectKey{Name: namespace}, home); err != nil {
 		return nil, fmt.Errorf("reading namespace %s: %w", namespace, err)
 	}
-	hash := rollout.RevisionFor(policy, pod.Labels, home.Labels)
+	place := rollout.Place{Labels: pod.Labels, NamespaceLabels: home.Labels}
+	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+		place.Owner = string(owner.UID)
+	}
+	hash := rollout.RevisionFor(policy, place)
 	if hash == "" {
 		return nil, fmt.Errorf("policy %s has no accepted revision yet", policy.Name)
 	}

@@ -55,7 +55,7 @@ func Allowance(pdb *policyv1.PodDisruptionBudget, pods []*corev1.Pod, view *View
 	return d
 }
 
-// unsettled says whether any policy is in the middle of upgrading the pod.
+// unsettled says whether any policy is in the middle of upgrading or draining the pod.
 func unsettled(pod *corev1.Pod, view *View) bool {
 	found, _ := busy(pod, view, "")
 	return found

@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -29,8 +30,35 @@ type Member struct {
 	Workload Workload
 	// NamespaceLabels are those of the pod's namespace.
 	NamespaceLabels map[string]string
+	// Owner is what replaces the pod when it goes.
+	Owner Owner
+	// Node is where the pod runs.
+	Node Node
+	// Exempt: the pod's team asked to be left alone, until ExemptUntil; zero is without an end.
+	Exempt      bool
+	ExemptUntil time.Time
 	// Refusal is set while the API server's last refusal to update the pod is fresh.
 	Refusal *Refusal
+}
+
+// Owner is the direct owner of a pod.
+type Owner struct {
+	// UID is empty for a bare pod.
+	UID string
+	// Unmanaged: nobody makes the pod anew, or it would begin its work again.
+	Unmanaged bool
+	// Settled: the owner has all the replicas that it wants, and they are what it would make
+	// now. It is not in the middle of a roll-out of its own.
+	Settled bool
+}
+
+// Node is what is known of a pod's node.
+type Node struct {
+	// Labels are the node's.
+	Labels map[string]string
+	// Kubelet is its version where it is known to be too old to restart a native sidecar
+	// for a new image; else empty.
+	OldKubelet string
 }
 
 // Refusal is an update of a pod that the API server did not take.
@@ -79,6 +107,8 @@ type PodState struct {
 	Relabel bool
 	// Verdict judges the policy's sidecars in the pod.
 	Verdict Verdict
+	// Gate is the policy's readiness gate.
+	Gate Gate
 	// Downtime is how long a sidecar was down for the upgrade to the target; zero while
 	// that is not known.
 	Downtime time.Duration
@@ -107,6 +137,9 @@ type ImageChange struct {
 // Outdated says whether the pod can be brought nearer to the target by a PATCH.
 func (p *PodState) Outdated() bool { return len(p.Images) > 0 || p.Relabel }
 
+// Underway says whether an upgrade of the pod has begun and is not judged yet.
+func (p *PodState) Underway() bool { return p.Verdict.State == Updating || p.Gate.Draining() }
+
 // Updated says whether the pod runs the target revision, all of it, and is healthy on it.
 func (p *PodState) Updated() bool {
 	return p.Injected && !p.Outdated() && p.Stale == "" && p.Verdict.State == Settled
@@ -132,7 +165,8 @@ func judgeMember(member Member, view *View, stale staleness) PodState {
 	pod := member.Pod
 	state := PodState{Member: member, Injected: inject.Injected(pod, view.Policy)}
 	state.Busy, state.Recheck = busy(pod, view, view.Policy)
-	state.Available = Ready(pod) && !state.Busy
+	state.Gate = gateOf(pod, view.Policy)
+	state.Available = Ready(pod) && !state.Busy && !state.Gate.Draining()
 	if !state.Injected {
 		_, state.Conflicts = inject.Render(pod, view.Policy, view.Target)
 		return state
@@ -144,16 +178,31 @@ func judgeMember(member Member, view *View, stale staleness) PodState {
 
 	state.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
 	state.Stale = stale.of(injected.Revision)
+	state.keepFromOldKubelet()
 	state.Relabel = state.Stale == "" && len(state.Images) == 0 && label != view.Target.Hash
 	state.OnTarget = len(state.Images) == 0 && (label == view.Target.Hash || given(label, upgrade) == view.Target.Hash)
 	state.Drifted = drifted(pod, injected.Sidecars, given(label, upgrade), view.Revisions)
-	state.Verdict = judge(pod, injected.Sidecars, upgrade, view.health(view.Policy), view.Now)
+	state.Verdict = judge(pod, view.Policy, injected.Sidecars, upgrade, view)
 	state.Downtime = downtime(pod, upgrade, view.Target.Hash)
 	if view.Watching {
 		state.Verdict = watch(&state, injected.Sidecars, upgrade, view)
 	}
 	state.Available = state.Available && state.Verdict.State == Settled
 	return state
+}
+
+// oldestKubelet is the first version of which a kubelet restarts a native sidecar for a new image.
+const oldestKubelet = "1.32"
+
+// keepFromOldKubelet: there a new image of a native sidecar needs a new pod.
+func (p *PodState) keepFromOldKubelet() {
+	native := slices.ContainsFunc(p.Images, func(c ImageChange) bool { return c.Native })
+	if p.Node.OldKubelet == "" || !native {
+		return
+	}
+	p.Images = nil
+	why := fmt.Sprintf("image (its node's kubelet %s is older than %s)", p.Node.OldKubelet, oldestKubelet)
+	p.Stale = strings.Join(slices.DeleteFunc([]string{p.Stale, why}, func(s string) bool { return s == "" }), ", ")
 }
 
 // given is the name of the revision whose images the pod was given last.
@@ -174,6 +223,7 @@ func (v *View) health(policy string) *v1alpha1.HealthSpec {
 // busy says whether a policy other than the given one is in the middle of upgrading the
 // pod, and when to look again.
 func busy(pod *corev1.Pod, view *View, except string) (found bool, recheck time.Time) {
+	found = drained(pod, except)
 	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
 		if policy == except {
 			continue
@@ -182,7 +232,7 @@ func busy(pod *corev1.Pod, view *View, except string) (found bool, recheck time.
 		if err != nil || upgrade == nil {
 			continue
 		}
-		verdict := judge(pod, nil, upgrade, view.health(policy), view.Now)
+		verdict := judge(pod, policy, nil, upgrade, view)
 		if verdict.State != Updating {
 			continue
 		}
@@ -197,7 +247,7 @@ func busy(pod *corev1.Pod, view *View, except string) (found bool, recheck time.
 // excused is the record without the duty to get the pod Ready, where another policy's later
 // upgrade may be what keeps it from that.
 func excused(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, view *View) *v1alpha1.UpgradeRecord {
-	if record == nil || !record.WasReady || Ready(pod) {
+	if record == nil || !record.WasReady || Sound(pod, view.Policy) {
 		return record
 	}
 	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
@@ -205,7 +255,7 @@ func excused(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, view *View) *v1alp
 		if policy == view.Policy || err != nil || other == nil || !other.At.After(record.At.Time) {
 			continue
 		}
-		if judge(pod, nil, other, view.health(policy), view.Now).State != Settled {
+		if judge(pod, policy, nil, other, view).State != Settled {
 			freed := *record
 			freed.WasReady = false
 			return &freed

@@ -61,7 +61,8 @@ var badWaiting = map[string]v1alpha1.Reason{
 
 // judge says how a pod's sidecars do. What the kubelet itself calls bad is a
 // failure at once; whether an upgrade takes too long is judged by its record.
-func judge(pod *corev1.Pod, sidecars []string, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+func judge(pod *corev1.Pod, policy string, sidecars []string, record *v1alpha1.UpgradeRecord, view *View) Verdict {
+	now := view.Now
 	statuses := statusesByName(pod)
 	for _, name := range sidecars {
 		if v, bad := judgeWaiting(name, statuses[name]); bad && observed(pod) {
@@ -74,7 +75,7 @@ func judge(pod *corev1.Pod, sidecars []string, record *v1alpha1.UpgradeRecord, h
 	if record == nil || len(record.Before) == 0 {
 		return Verdict{State: Settled}
 	}
-	return judgeUpgrade(pod, statuses, record, health, now)
+	return judgeUpgrade(pod, readiness(pod, policy), statuses, record, view.health(policy), now)
 }
 
 // graced waits with a failure right after an upgrade: the kubelet may still show what it
@@ -120,7 +121,7 @@ func observed(pod *corev1.Pod) bool {
 	return pod.Status.ObservedGeneration == 0 || pod.Status.ObservedGeneration >= pod.Generation
 }
 
-func judgeUpgrade(pod *corev1.Pod, statuses map[string]*corev1.ContainerStatus, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+func judgeUpgrade(pod *corev1.Pod, ready *corev1.PodCondition, statuses map[string]*corev1.ContainerStatus, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
 	p := progress{since: record.At.Time, begun: record.At.Time, deadline: record.At.Add(health.ProgressDeadline())}
 	if !observed(pod) && now.Before(p.deadline) { // later it is another change that the kubelet has not seen
 		p.waitFor("the kubelet has not seen the change yet")
@@ -129,7 +130,7 @@ func judgeUpgrade(pod *corev1.Pod, statuses map[string]*corev1.ContainerStatus, 
 		p.container(name, statuses[name], restartDue(pod, name, record))
 	}
 	if record.WasReady {
-		p.pod(pod)
+		p.pod(ready)
 	}
 	if p.waiting == "" {
 		return p.held(settleTime(pod, record, health), now)
@@ -216,8 +217,7 @@ func (p *progress) ended(name string, status *corev1.ContainerStatus, before str
 
 // pod looks at the pod's own readiness. One that was lost after the upgrade's
 // deadline is not the upgrade's doing.
-func (p *progress) pod(pod *corev1.Pod) {
-	ready := readyCondition(pod)
+func (p *progress) pod(ready *corev1.PodCondition) {
 	switch {
 	case ready == nil:
 		p.waitFor("the pod is not ready")
@@ -255,21 +255,6 @@ func statusesByName(pod *corev1.Pod) map[string]*corev1.ContainerStatus {
 		statuses[pod.Status.ContainerStatuses[i].Name] = &pod.Status.ContainerStatuses[i]
 	}
 	return statuses
-}
-
-func readyCondition(pod *corev1.Pod) *corev1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == corev1.PodReady {
-			return &pod.Status.Conditions[i]
-		}
-	}
-	return nil
-}
-
-// Ready says whether the pod has the condition Ready.
-func Ready(pod *corev1.Pod) bool {
-	condition := readyCondition(pod)
-	return condition != nil && condition.Status == corev1.ConditionTrue
 }
 
 // Restarts are the restartCounts, by name, of the pod's containers that have restarted.

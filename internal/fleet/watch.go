@@ -23,7 +23,10 @@ func watch(state *PodState, sidecars []string, upgrade *v1alpha1.UpgradeRecord, 
 	if v, bad := watchRestarts(state.Pod, sidecars, upgrade, health); bad {
 		return v
 	}
-	if upgrade == nil || upgrade.Revision != view.Target.Hash {
+	if upgrade == nil {
+		return watchNewborn(state, health, view.Now)
+	}
+	if upgrade.Revision != view.Target.Hash {
 		return state.Verdict
 	}
 	if bound := health.MaxSidecarDowntimeSeconds; bound != nil && state.Downtime > time.Duration(*bound)*time.Second {
@@ -32,7 +35,22 @@ func watch(state *PodState, sidecars []string, upgrade *v1alpha1.UpgradeRecord, 
 	if !ptr.Deref(health.GuardApp, true) {
 		return state.Verdict
 	}
-	return watchApp(state, upgrade, health, view.Now)
+	return watchApp(state, view.Policy, upgrade, health, view.Now)
+}
+
+// watchNewborn holds a pod that was created with the target to the deadline that an upgrade has. Whose
+// owner is in the middle of a roll-out of its own, that may be the app's doing.
+func watchNewborn(state *PodState, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+	if !state.OnTarget || state.Stale != "" || !state.Owner.Settled || !ptr.Deref(health.GuardApp, true) || isTrue(podCondition(state.Pod, corev1.ContainersReady)) {
+		return state.Verdict
+	}
+	if end := state.Pod.CreationTimestamp.Add(health.ProgressDeadline()); now.Before(end) {
+		return Verdict{State: Updating, Message: "the pod was created with the revision, and is not ready yet", Recheck: end}
+	}
+	if state.Verdict.State == Starting {
+		return failed(v1alpha1.ReasonDeadlineExceeded, "the pod was created with the revision, and its sidecars don't run after %s", health.ProgressDeadline())
+	}
+	return failed(v1alpha1.ReasonDeadlineExceeded, "the pod was created with the revision, and is not ready after %s", health.ProgressDeadline())
 }
 
 func failed(reason v1alpha1.Reason, format string, args ...any) Verdict {
@@ -62,7 +80,7 @@ func watchRestarts(pod *corev1.Pod, sidecars []string, upgrade *v1alpha1.Upgrade
 
 // watchApp guards the app: its containers must not restart, and the pod must not lose the
 // readiness that it had.
-func watchApp(state *PodState, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+func watchApp(state *PodState, policy string, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
 	sidecars := inject.InjectedNames(state.Pod)
 	for i := range state.Pod.Status.ContainerStatuses {
 		status := &state.Pod.Status.ContainerStatuses[i]
@@ -70,8 +88,8 @@ func watchApp(state *PodState, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1
 			return failed(v1alpha1.ReasonAppRestarted, "container %q of the app restarted after the upgrade of its sidecar", status.Name)
 		}
 	}
-	ready := readyCondition(state.Pod)
-	if !upgrade.WasReady || state.Verdict.State != Settled || ready == nil || ready.Status == corev1.ConditionTrue {
+	ready := readiness(state.Pod, policy)
+	if !upgrade.WasReady || state.Verdict.State != Settled || ready == nil || isTrue(ready) {
 		return state.Verdict
 	}
 	if end := ready.LastTransitionTime.Add(health.MinReady()); now.Before(end) {

@@ -27,6 +27,16 @@ type Additions struct {
 	// Volumes and ImagePullSecrets that the pod lacks.
 	Volumes          []corev1.Volume
 	ImagePullSecrets []corev1.LocalObjectReference
+	// ReadinessGates that the pod lacks.
+	ReadinessGates []corev1.PodReadinessGate
+}
+
+// AddDrainGate lets the pod be drained before its sidecars are restarted. A pod that gets no sidecars gets no gate.
+func (a *Additions) AddDrainGate(pod *corev1.Pod, policy string) {
+	gate := corev1.PodReadinessGate{ConditionType: v1alpha1.DrainCondition(policy)}
+	if len(a.InitContainers)+len(a.Containers) > 0 && !slices.Contains(pod.Spec.ReadinessGates, gate) {
+		a.ReadinessGates = append(a.ReadinessGates, gate)
+	}
 }
 
 // ContainerAdditions is what one container of the app gets.
@@ -151,6 +161,7 @@ func (a Additions) Apply(pod *corev1.Pod) {
 	pod.Spec.Containers = append(pod.Spec.Containers, a.Containers...)
 	pod.Spec.Volumes = append(pod.Spec.Volumes, a.Volumes...)
 	pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, a.ImagePullSecrets...)
+	pod.Spec.ReadinessGates = append(pod.Spec.ReadinessGates, a.ReadinessGates...)
 }
 
 func merged(own, added map[string]string) map[string]string {

@@ -26,6 +26,7 @@ func (a Additions) Patch(pod *corev1.Pod) []jsonpatch.Operation {
 	ops = append(ops, appendOps("/spec/containers", pod.Spec.Containers, a.Containers)...)
 	ops = append(ops, appendOps("/spec/volumes", pod.Spec.Volumes, a.Volumes)...)
 	ops = append(ops, appendOps("/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, a.ImagePullSecrets)...)
+	ops = append(ops, appendOps("/spec/readinessGates", pod.Spec.ReadinessGates, a.ReadinessGates)...)
 	return ops
 }
 

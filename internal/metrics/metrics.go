@@ -20,14 +20,14 @@ var (
 		Help: "Pod creations seen for a policy, by what came of them: injected, unchanged or skipped, with the reason.",
 	}, []string{"policy", "result", "reason"})
 
-	upgrades = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "sidecar_operator_upgrade_patches_total",
-		Help: "In-place upgrades sent to the API server, by what it answered: accepted, conflict, gone or refused.",
-	}, []string{"policy", "result"})
+	writes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "sidecar_operator_pod_writes_total",
+		Help: "Writes of running pods (upgrade, evict, drain, undrain), by what the API server answered: accepted, conflict, gone, refused or unavailable.",
+	}, []string{"policy", "action", "result"})
 )
 
 func init() {
-	metrics.Registry.MustRegister(pods, injections, upgrades)
+	metrics.Registry.MustRegister(pods, injections, writes)
 }
 
 // InjectionResult is what came of a pod creation.
@@ -45,9 +45,9 @@ func ObserveInjection(policy string, result InjectionResult, reason v1alpha1.Rea
 	injections.WithLabelValues(policy, string(result), string(reason)).Inc()
 }
 
-// ObserveUpgrade counts one answer to an in-place upgrade.
-func ObserveUpgrade(policy, result string) {
-	upgrades.WithLabelValues(policy, result).Inc()
+// ObserveWrite counts one answer to a write of a running pod.
+func ObserveWrite(policy, action, result string) {
+	writes.WithLabelValues(policy, action, result).Inc()
 }
 
 // SetPods publishes the counts of a policy's fleet.
@@ -55,7 +55,7 @@ func SetPods(policy string, c *v1alpha1.PodCounts) {
 	for state, count := range map[string]int32{
 		"selected": c.Selected, "injected": c.Injected, "updated": c.Updated, "ready": c.Ready,
 		"unavailable": c.Unavailable, "failed": c.Failed, "missing": c.Missing,
-		"drifted": c.Drifted, "stale": c.Stale, "conflicting": c.Conflicting,
+		"drifted": c.Drifted, "stale": c.Stale, "conflicting": c.Conflicting, "exempt": c.Exempt,
 	} {
 		pods.WithLabelValues(policy, state).Set(float64(count))
 	}
@@ -66,5 +66,5 @@ func Forget(policy string) {
 	match := prometheus.Labels{"policy": policy}
 	pods.DeletePartialMatch(match)
 	injections.DeletePartialMatch(match)
-	upgrades.DeletePartialMatch(match)
+	writes.DeletePartialMatch(match)
 }

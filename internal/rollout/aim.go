@@ -65,6 +65,7 @@ func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now t
 		Target:         a.Target,
 		Pods:           pods,
 		Disruptions:    disruptions,
+		RollingBack:    a.RollingBack(),
 		Failed:         a.Failed,
 		FailureMessage: status.FailureMessage,
 		Approved:       annotations[v1alpha1.ApproveAnnotation],
@@ -110,6 +111,15 @@ func (a *Aim) phase(s *Summary) v1alpha1.Phase {
 		return v1alpha1.PhaseRollingBack
 	case s.Finished():
 		return v1alpha1.PhaseComplete
+	}
+	return s.phase()
+}
+
+// phase is what a roll-out that goes on waits for.
+func (s *Summary) phase() v1alpha1.Phase {
+	switch {
+	case s.Hold == v1alpha1.ReasonFrozen:
+		return v1alpha1.PhaseFrozen
 	case s.Hold != "":
 		return v1alpha1.PhasePaused
 	case s.AwaitingApproval != "":

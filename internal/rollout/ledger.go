@@ -16,35 +16,82 @@ type account struct {
 	limit int
 }
 
+// group is a set of pods that a budget is counted over.
+type group struct {
+	per      v1alpha1.BudgetScope
+	workload fleet.Workload
+	key      string
+}
+
+func (g group) name(topologyKey string) string {
+	switch g.per {
+	case v1alpha1.PerWorkload:
+		return g.workload.String()
+	case v1alpha1.PerNamespace:
+		return "namespace " + g.key
+	case v1alpha1.PerTopology:
+		return fmt.Sprintf("nodes with %s=%s", topologyKey, g.key)
+	}
+	return "the fleet"
+}
+
 // ledger reserves what budgets allow, pod by pod. What is reserved stays reserved
 // for the whole pass.
 type ledger struct {
-	fleet       account
-	workloads   map[fleet.Workload]*account
+	topologyKey string
+	scopes      []v1alpha1.BudgetScope
+	accounts    map[group]*account
 	disruptions []fleet.Disruption
 }
 
 func newLedger(in Input) *ledger {
 	l := &ledger{
-		fleet:       account{name: "the fleet"},
-		workloads:   map[fleet.Workload]*account{},
+		scopes:      []v1alpha1.BudgetScope{v1alpha1.PerFleet, v1alpha1.PerWorkload},
+		accounts:    map[group]*account{},
 		disruptions: append([]fleet.Disruption(nil), in.Disruptions...),
 	}
-	for i := range in.Pods {
-		pod := &in.Pods[i]
-		workload := l.workloads[pod.Workload]
-		if workload == nil {
-			workload = &account{name: pod.Workload.String()}
-			l.workloads[pod.Workload] = workload
-		}
-		l.fleet.add(pod)
-		workload.add(pod)
+	if in.Spec.Budget(v1alpha1.PerNamespace) != nil {
+		l.scopes = append(l.scopes, v1alpha1.PerNamespace)
 	}
-	l.fleet.limit = in.Spec.MaxUnavailable(v1alpha1.PerFleet, l.fleet.total)
-	for _, workload := range l.workloads {
-		workload.limit = in.Spec.MaxUnavailable(v1alpha1.PerWorkload, workload.total)
+	if budget := in.Spec.Budget(v1alpha1.PerTopology); budget != nil {
+		l.scopes = append(l.scopes, v1alpha1.PerTopology)
+		l.topologyKey = budget.TopologyKey
+	}
+	for i := range in.Pods {
+		for _, a := range l.accountsOf(&in.Pods[i]) {
+			a.add(&in.Pods[i])
+		}
+	}
+	for g, a := range l.accounts {
+		a.limit = in.Spec.MaxUnavailable(g.per, a.total)
 	}
 	return l
+}
+
+// accountsOf are the groups that a pod is in, in a fixed order.
+func (l *ledger) accountsOf(pod *fleet.PodState) []*account {
+	accounts := make([]*account, len(l.scopes))
+	for i, per := range l.scopes {
+		g := l.groupOf(per, pod)
+		if l.accounts[g] == nil {
+			l.accounts[g] = &account{name: g.name(l.topologyKey)}
+		}
+		accounts[i] = l.accounts[g]
+	}
+	return accounts
+}
+
+func (l *ledger) groupOf(per v1alpha1.BudgetScope, pod *fleet.PodState) group {
+	g := group{per: per}
+	switch per {
+	case v1alpha1.PerWorkload:
+		g.workload = pod.Workload
+	case v1alpha1.PerNamespace:
+		g.key = pod.Pod.Namespace
+	case v1alpha1.PerTopology:
+		g.key = pod.Node.Labels[l.topologyKey]
+	}
+	return g
 }
 
 func (a *account) add(pod *fleet.PodState) {
@@ -52,7 +99,7 @@ func (a *account) add(pod *fleet.PodState) {
 	if !pod.Available {
 		a.unavailable++
 	}
-	if pod.Busy || pod.Verdict.State == fleet.Updating {
+	if pod.Busy || pod.Underway() {
 		a.upgrading++
 	}
 }
@@ -60,7 +107,7 @@ func (a *account) add(pod *fleet.PodState) {
 // reserve takes the pod out of all its budgets and returns "", or says which
 // budget does not allow it and takes nothing.
 func (l *ledger) reserve(pod *fleet.PodState) string {
-	accounts := []*account{&l.fleet, l.workloads[pod.Workload]}
+	accounts := l.accountsOf(pod)
 	for _, a := range accounts {
 		if refusal := a.refuses(pod); refusal != "" {
 			return refusal
@@ -84,7 +131,7 @@ func (a *account) refuses(pod *fleet.PodState) string {
 	if (pod.Available && a.unavailable >= a.limit) || (serves && a.unavailable > a.limit) {
 		return fmt.Sprintf("%d of %d pods of %s are unavailable, the budget allows %d", a.unavailable, a.total, a.name, a.limit)
 	}
-	if !pod.Available && pod.Verdict.State != fleet.Updating && a.upgrading >= a.limit {
+	if !pod.Available && !pod.Underway() && a.upgrading >= a.limit {
 		return fmt.Sprintf("%d pods of %s are being upgraded, the budget allows %d", a.upgrading, a.name, a.limit)
 	}
 	return ""
@@ -94,7 +141,7 @@ func (a *account) take(pod *fleet.PodState) {
 	if pod.Available {
 		a.unavailable++
 	}
-	if pod.Verdict.State != fleet.Updating {
+	if !pod.Underway() {
 		a.upgrading++
 	}
 }
@@ -107,7 +154,7 @@ func (l *ledger) disrupt(pod *fleet.PodState) string {
 		return ""
 	}
 	need := 1
-	if pod.Verdict.State == fleet.Updating {
+	if pod.Underway() {
 		need = 0
 	}
 	var covering []*fleet.Disruption

@@ -46,7 +46,7 @@ func (u *Upgrade) record(policy string, now time.Time) v1alpha1.UpgradeRecord {
 	for _, image := range u.Pod.Images {
 		record.Before[image.Container], record.Ran[image.Container] = image.ContainerID, image.Running
 	}
-	record.WasReady = fleet.Ready(u.Pod.Pod)
+	record.WasReady = fleet.Sound(u.Pod.Pod, policy)
 	record.Restarts = fleet.Restarts(u.Pod.Pod)
 	before, err := v1alpha1.ParseUpgradeRecord(u.Pod.Pod.Annotations, policy)
 	if err == nil && before != nil && u.Pod.Verdict.State != fleet.Settled {

