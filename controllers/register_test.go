@@ -43,6 +43,7 @@ var _ = Describe("The registration of a policy", func() {
 			MatchLabels: map[string]string{"fleet": w.name},
 			MatchExpressions: []metav1.LabelSelectorRequirement{
 				{Key: "app.kubernetes.io/name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"sidecar-operator"}},
+				{Key: "fleet.sidecar.dev/prefetch", Operator: metav1.LabelSelectorOpDoesNotExist},
 			},
 		}))
 		Expect(webhook.Rules).To(ConsistOf(admissionregistrationv1.RuleWithOperations{

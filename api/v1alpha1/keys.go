@@ -42,8 +42,13 @@ const (
 	AbortAnnotation = "fleet.sidecar.dev/abort"
 
 	// PolicyLabel is on every object that the operator creates for one policy
-	// (ControllerRevisions, admission registrations). Its value is the policy's name.
+	// (ControllerRevisions, admission registrations, prefetch pods). Its value is the
+	// policy's name.
 	PolicyLabel = "fleet.sidecar.dev/policy"
+
+	// PrefetchLabel is on every pod that brings images onto a node before an upgrade. Its
+	// value is the revision that the images are of. No policy selects such a pod.
+	PrefetchLabel = "fleet.sidecar.dev/prefetch"
 
 	// HashVersionLabel is on every ControllerRevision: the version of the hash
 	// function that named it.

@@ -24,9 +24,14 @@ func NamespaceSelector(selection *v1alpha1.PodSelection, operatorNamespace strin
 		metav1.NamespaceSystem, operatorNamespace)
 }
 
-// PodSelector is the policy's pod selector without the operator's own pods.
+// PodSelector is the policy's pod selector without the operator's own pods and those that
+// it makes to prefetch images.
 func PodSelector(selection *v1alpha1.PodSelection) *metav1.LabelSelector {
-	return excluding(selection.PodSelector, nameLabel, OperatorName)
+	selector := excluding(selection.PodSelector, nameLabel, OperatorName)
+	selector.MatchExpressions = append(selector.MatchExpressions, metav1.LabelSelectorRequirement{
+		Key: v1alpha1.PrefetchLabel, Operator: metav1.LabelSelectorOpDoesNotExist,
+	})
+	return selector
 }
 
 func excluding(selector *metav1.LabelSelector, key string, values ...string) *metav1.LabelSelector {

@@ -30,6 +30,8 @@ func TestNeverSelectsTheSystemOrTheOperatorItself(t *testing.T) {
 		{"the operator's namespace", everything, labels.Set{corev1.LabelMetadataName: "sidecars"}, nil, false},
 		{"the operator's pods elsewhere", everything, labels.Set{corev1.LabelMetadataName: "shop"},
 			labels.Set{"app.kubernetes.io/name": selection.OperatorName}, false},
+		{"a prefetch pod", everything, labels.Set{corev1.LabelMetadataName: "shop"},
+			labels.Set{v1alpha1.PrefetchLabel: "5d9c1f3b2a"}, false},
 		{"both match", some, labels.Set{corev1.LabelMetadataName: "shop", "logs": "on"}, labels.Set{"tier": "web"}, true},
 		{"the namespace does not", some, labels.Set{corev1.LabelMetadataName: "shop"}, labels.Set{"tier": "web"}, false},
 		{"the pod does not", some, labels.Set{corev1.LabelMetadataName: "shop", "logs": "on"}, labels.Set{"tier": "db"}, false},
