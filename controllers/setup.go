@@ -87,8 +87,12 @@ func (r *SidecarPolicyReconciler) allPolicies(ctx context.Context, _ client.Obje
 }
 
 // policiesOfPod are the policies that the pod carries sidecars of, and those whose
-// pod selector matches it. Whether its namespace matches too is left to the pass.
+// pod selector matches it. Whether its namespace matches too is left to the pass. A
+// prefetch pod matters to the policy that it is of.
 func (r *SidecarPolicyReconciler) policiesOfPod(ctx context.Context, pod client.Object) []string {
+	if _, prefetches := pod.GetLabels()[v1alpha1.PrefetchLabel]; prefetches {
+		return policyOfLabel(ctx, pod)
+	}
 	names := map[string]bool{}
 	for _, name := range v1alpha1.PoliciesOf(pod.GetLabels()) {
 		names[name] = true

@@ -2,6 +2,9 @@ package controllers
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
 )
 
 // StripPod is a cache transform: it drops what no decision looks at. Cached pods are
@@ -27,20 +30,35 @@ func StripPod(object any) (any, error) {
 	return pod, nil
 }
 
-// StripNode is a cache transform: it keeps what says where a node is and what runs it.
-func StripNode(object any) (any, error) {
-	node, ok := object.(*corev1.Node)
-	if !ok {
-		return object, nil
-	}
-	node.ManagedFields, node.Annotations, node.Spec = nil, nil, corev1.NodeSpec{}
-	node.Status = corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{KubeletVersion: node.Status.NodeInfo.KubeletVersion}}
-	return node, nil
-}
-
 func stripContainer(c *corev1.Container) {
 	c.Command, c.Args, c.EnvFrom, c.Lifecycle, c.SecurityContext, c.LivenessProbe = nil, nil, nil, nil, nil, nil
 	for i := range c.Env {
 		c.Env[i] = corev1.EnvVar{Name: c.Env[i].Name}
 	}
+}
+
+// StripNode is a cache transform: of a node it leaves what prefetching looks at. Images
+// are kept only where they prove something, since they are the bulk of it.
+func StripNode(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	kubelet := node.Status.NodeInfo.KubeletVersion
+	stripped := &corev1.Node{
+		TypeMeta:   node.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion, Labels: node.Labels},
+		Status:     corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{KubeletVersion: kubelet}},
+	}
+	for i := range node.Status.Conditions {
+		if c := &node.Status.Conditions[i]; c.Type == corev1.NodeReady {
+			stripped.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+		}
+	}
+	if !prefetch.Supports(kubelet) {
+		for i := range node.Status.Images {
+			stripped.Status.Images = append(stripped.Status.Images, corev1.ContainerImage{Names: node.Status.Images[i].Names})
+		}
+	}
+	return stripped, nil
 }

@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/sidecar-dev/sidecar-operator/internal/manager"
+	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
 )
 
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,verbs=get;create;update
@@ -16,6 +17,9 @@ import (
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == prefetch.IdleArgument {
+		return // all that a prefetch pod runs: its images were pulled before
+	}
 	options, zapOptions := parseFlags()
 	ctrl.SetLogger(zap.New(zap.UseFlagOptions(zapOptions)))
 	if err := run(options); err != nil {
