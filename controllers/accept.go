@@ -15,8 +15,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/analysis"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/schedule"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 )
@@ -208,6 +210,11 @@ func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
 	}
 	problems = append(problems, invalidSteps(policy.Spec.Rollout.Steps)...)
 	problems = append(problems, invalidWindows(policy.Spec.Rollout.Windows)...)
+	for i, query := range rollout.Queries(&policy.Spec.Rollout) {
+		if err := analysis.Validate(query); err != nil {
+			problems = append(problems, fmt.Sprintf("spec.rollout.analysis[%d]: %s", i, strings.ReplaceAll(err.Error(), "\n", "; ")))
+		}
+	}
 	names := map[string]bool{}
 	for _, s := range policy.Spec.Template.Sidecars {
 		names[s.Name] = true

@@ -43,6 +43,7 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	p.pods = fleet.Judge(members, view)
 	input := p.aim.Input(p.pods, p.disruptions, p.now)
 	input.Leaving = p.leaving
+	input.Measurements = r.measurements.take(p.policy.Name)
 	input.NotAccepted = p.accepted.holds != yes
 	plan := rollout.Make(input)
 	p.plan = &plan

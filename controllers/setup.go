@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
@@ -40,6 +41,7 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 		Namespace: o.Namespace,
 		Webhook:   o.Webhook,
 	}
+	r.measurements.answered = make(chan event.TypedGenericEvent[*v1alpha1.SidecarPolicy])
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.SidecarPolicy{}).
 		Watches(&corev1.Pod{}, gathered(r.policiesOfPod)).
@@ -48,6 +50,7 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 		Watches(&corev1.Secret{}, gathered(r.allPolicies), builder.WithPredicates(only(o.secretKey()))).
 		Watches(&appsv1.ControllerRevision{}, gathered(policyOfLabel)).
 		Watches(&admissionregistrationv1.MutatingWebhookConfiguration{}, gathered(policyOfLabel)).
+		WatchesRawSource(source.Channel(r.measurements.answered, &handler.TypedEnqueueRequestForObject[*v1alpha1.SidecarPolicy]{})).
 		// One pass at a time: budgets are shared between policies, and each pass sees what
 		// the one before it wrote.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).

@@ -28,7 +28,8 @@ type SidecarPolicyReconciler struct {
 	Namespace string
 	Webhook   WebhookEndpoint
 
-	refusals refusals
+	refusals     refusals
+	measurements measurements
 }
 
 // +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=list;watch
@@ -101,6 +102,7 @@ func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 	if err := r.act(ctx, p); err != nil {
 		return err
 	}
+	r.measure(ctx, p)
 	return r.trimHistory(ctx, p)
 }
 
@@ -108,4 +110,5 @@ func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 func (r *SidecarPolicyReconciler) forget(policy string) {
 	metrics.Forget(policy)
 	r.refusals.forget(policy)
+	r.measurements.take(policy)
 }

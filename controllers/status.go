@@ -157,6 +157,8 @@ func rollingOut(p *pass) finding {
 		return finding{yes, v1alpha1.ReasonAwaitingApproval, fmt.Sprintf("%swaits for approval: kubectl annotate --overwrite sidecarpolicy/%s %s=%s", at, p.policy.Name, v1alpha1.ApproveAnnotation, s.AwaitingApproval)}
 	case !s.SoakingUntil.IsZero():
 		return finding{yes, v1alpha1.ReasonSoaking, fmt.Sprintf("%s%d pods run the target revision and are watched until %s", at, s.Counts.Updated, s.SoakingUntil.UTC().Format(time.RFC3339))}
+	case s.Analyzing != "":
+		return finding{yes, v1alpha1.ReasonAnalyzing, at + "waits for its analysis: " + s.Analyzing}
 	}
 	message := fmt.Sprintf("%s%d of %d injected pods run the target revision, %d are being upgraded, %d wait", at, s.Counts.Updated, s.Counts.Injected, s.Updating+s.Starting, s.Waiting()-s.Starting)
 	if s.Blocked != "" {

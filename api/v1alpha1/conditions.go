@@ -70,6 +70,8 @@ const (
 	ReasonPrefetching Reason = "Prefetching"
 	// ReasonSoaking: the pods of a step are being watched.
 	ReasonSoaking Reason = "Soaking"
+	// ReasonAnalyzing: the step waits for its analysis.
+	ReasonAnalyzing Reason = "Analyzing"
 	// ReasonAwaitingApproval: a person has to let the roll-out go on.
 	ReasonAwaitingApproval Reason = "AwaitingApproval"
 	// ReasonRollingBack: pods are being put back to the stable revision.

@@ -265,6 +265,14 @@ type RolloutSpec struct {
 	// +optional
 	Exemptions ExemptionPolicy `json:"exemptions,omitempty"`
 
+	// analysis are Prometheus queries that every step is judged by, after its pods run the target.
+	// The step ends no sooner than all of them have passed.
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	// +optional
+	Analysis []AnalysisQuery `json:"analysis,omitempty"`
+
 	// drain takes a pod out of its endpoints before its sidecars are restarted.
 	// +optional
 	Drain DrainSpec `json:"drain,omitempty,omitzero"`
@@ -381,6 +389,88 @@ type DrainSpec struct {
 	// +kubebuilder:validation:Maximum=3600
 	// +optional
 	Seconds int32 `json:"seconds,omitempty"`
+}
+
+// AnalysisQuery is a question to a Prometheus server, and how its answers are judged. What can't be
+// judged (no answer, an empty one, NaN) holds the step, and never passes it.
+type AnalysisQuery struct {
+	// name tells the query in status and messages.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +required
+	Name string `json:"name,omitempty"`
+
+	// prometheus is where to ask, and what.
+	// +required
+	Prometheus PrometheusQuery `json:"prometheus,omitzero"`
+
+	// successCondition is CEL over result that is true of a successful measurement. result is a list
+	// of doubles for a vector (result[0] < 0.01), and one double for a scalar.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=1024
+	// +required
+	SuccessCondition string `json:"successCondition,omitempty"`
+
+	// failureCondition is CEL over result that is true of a failed measurement; one that is neither
+	// is inconclusive. Without it, a measurement that is not successful has failed.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	FailureCondition string `json:"failureCondition,omitempty"`
+
+	// initialDelay is the time from the step's last upgrade to the first measurement. Defaults to 0s.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(s|m|h))+$`
+	// +optional
+	InitialDelay *metav1.Duration `json:"initialDelay,omitempty"`
+
+	// interval is the time from one measurement to the next. Defaults to 1m.
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=16
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(s|m|h))+$`
+	// +optional
+	Interval *metav1.Duration `json:"interval,omitempty"`
+
+	// timeoutSeconds is how long one measurement may take. Defaults to 10, at most 60.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=60
+	// +optional
+	TimeoutSeconds *int32 `json:"timeoutSeconds,omitempty"`
+
+	// count is how many successful measurements a step needs. Without it, one is needed, and the
+	// query is measured as long as the step soaks.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	// +optional
+	Count *int32 `json:"count,omitempty"`
+
+	// failureLimit is how many failed measurements are tolerated. Defaults to 0.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	FailureLimit *int32 `json:"failureLimit,omitempty"`
+
+	// inconclusiveLimit is how many inconclusive measurements in a row are tolerated before the
+	// step fails. Without it the step is held as long as it takes.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	InconclusiveLimit *int32 `json:"inconclusiveLimit,omitempty"`
+}
+
+// PrometheusQuery is where to ask, and what.
+type PrometheusQuery struct {
+	// address is the server's URL, like http://prometheus.monitoring.svc:9090.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=512
+	// +required
+	Address string `json:"address,omitempty"`
+
+	// query is PromQL. {{.Policy}}, {{.Revision}}, {{.Step}} and {{.Namespaces}}, a regular expression of
+	// the fleet's namespaces, stand for what is rolled out.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=4096
+	// +required
+	Query string `json:"query,omitempty"`
 }
 
 // BudgetScope is the group of pods that a budget is counted over.
@@ -590,6 +680,50 @@ type StepStatus struct {
 	// +kubebuilder:validation:items:MaxLength=64
 	// +optional
 	Recreating []string `json:"recreating,omitempty"`
+	// analysis is what was measured in this step.
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	// +optional
+	Analysis []AnalysisStatus `json:"analysis,omitempty"`
+}
+
+// AnalysisStatus is what was measured of one query in a step.
+type AnalysisStatus struct {
+	// name is the query's.
+	// +kubebuilder:validation:MaxLength=63
+	// +required
+	Name string `json:"name,omitempty"`
+	// subject is a hash of what was measured: when the query is edited, it is measured anew.
+	// +kubebuilder:validation:MaxLength=63
+	// +required
+	Subject string `json:"subject,omitempty"`
+	// startedAt is when the step was ready to be measured.
+	// +required
+	StartedAt metav1.Time `json:"startedAt,omitzero"`
+	// successful counts the measurements that were.
+	// +optional
+	Successful int32 `json:"successful,omitempty"`
+	// failed counts the measurements that did.
+	// +optional
+	Failed int32 `json:"failed,omitempty"`
+	// inconclusive counts the measurements that said nothing.
+	// +optional
+	Inconclusive int32 `json:"inconclusive,omitempty"`
+	// inconclusiveInARow counts those since the last one that said something.
+	// +optional
+	InconclusiveInARow int32 `json:"inconclusiveInARow,omitempty"`
+	// lastAt is when the last measurement was made.
+	// +optional
+	LastAt *metav1.Time `json:"lastAt,omitempty"`
+	// lastValue is what the server answered to it.
+	// +kubebuilder:validation:MaxLength=128
+	// +optional
+	LastValue string `json:"lastValue,omitempty"`
+	// message is what was made of it.
+	// +kubebuilder:validation:MaxLength=512
+	// +optional
+	Message string `json:"message,omitempty"`
 }
 
 // PodCounts counts the pods of a fleet. Pods that have finished or are being deleted

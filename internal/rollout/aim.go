@@ -60,6 +60,7 @@ func (a *Aim) Rolling() bool { return a.Target.Hash != a.policy.Status.StableRev
 func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now time.Time) Input {
 	status, annotations := &a.policy.Status, a.policy.Annotations
 	in := Input{
+		Policy:         a.policy.Name,
 		Spec:           &a.policy.Spec.Rollout,
 		Stable:         status.StableRevision,
 		Target:         a.Target,
@@ -124,7 +125,7 @@ func (s *Summary) phase() v1alpha1.Phase {
 		return v1alpha1.PhasePaused
 	case s.AwaitingApproval != "":
 		return v1alpha1.PhaseAwaitingApproval
-	case !s.SoakingUntil.IsZero():
+	case !s.SoakingUntil.IsZero() || s.Analyzing != "":
 		return v1alpha1.PhaseSoaking
 	}
 	return v1alpha1.PhaseProgressing

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/analysis"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/schedule"
@@ -28,6 +29,8 @@ const seeAnswers = time.Second
 
 // Input is everything that a plan depends on.
 type Input struct {
+	// Policy is its name.
+	Policy string
 	// Spec is the policy's roll-out settings.
 	Spec *v1alpha1.RolloutSpec
 	// NotAccepted: the spec can't be carried out, and nothing new is started.
@@ -50,6 +53,8 @@ type Input struct {
 	Failed, FailureMessage string
 	// Approved, Promoted and Aborted are what people said: see the annotations of the API.
 	Approved, Promoted, Aborted string
+	// Measurements are those that were made since the last pass.
+	Measurements []analysis.Measurement
 	// Now is the time of the decision.
 	Now time.Time
 }
@@ -92,6 +97,9 @@ func Make(in Input) Plan {
 	s.Hold, s.OpensAt = holdReason(&in, s)
 	if s.Rolling {
 		plan.Step = walk(&in, s)
+	}
+	if s.FailedRevision != "" { // the analysis may have found that
+		s.Hold = v1alpha1.ReasonUpgradeFailed
 	}
 	staysDrained := map[*fleet.PodState]bool{}
 	if s.Hold == "" {
@@ -266,6 +274,7 @@ func requeue(in Input, plan *Plan) time.Duration {
 		wakeFor(&in.Pods[i], in.Spec, earlier)
 	}
 	earlier(plan.Summary.OpensAt)
+	earlier(plan.Summary.MeasureAt)
 	if plan.Summary.Blocked != "" {
 		earlier(in.Now.Add(retryBlocked))
 	}

@@ -226,8 +226,15 @@ func (s *Summary) mayLeave(in *Input, step *v1alpha1.Step, at *v1alpha1.StepStat
 	if in.Promoted == name {
 		return true
 	}
+	passed := analyse(in, s, step, at)
+	if s.FailedRevision != "" {
+		return false
+	}
 	if end := at.UpdatedAt.Add(step.SoakTime()); in.Now.Before(end) {
 		s.SoakingUntil = end
+		return false
+	}
+	if !passed {
 		return false
 	}
 	if step.Approval == v1alpha1.ApprovalRequired && in.Approved != name {

@@ -49,6 +49,11 @@ type Summary struct {
 	StepsDone bool
 	// SoakingUntil is when the soak of the step ends; zero while it does not soak.
 	SoakingUntil time.Time
+	// Analyzing says what the analysis of the step waits for; empty where it has passed.
+	Analyzing string
+	// Analysis is what is to be measured now, MeasureAt when the next measurement is due.
+	Analysis  Analysis
+	MeasureAt time.Time
 	// AwaitingApproval is what the approval has to name; empty where none is waited for.
 	AwaitingApproval string
 	// Downtime is the longest that a sidecar was down for its upgrade to the target.
