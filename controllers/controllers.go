@@ -25,6 +25,10 @@ type Options struct {
 	Webhook WebhookEndpoint
 	// Certificates serves the webhook's certificate.
 	Certificates *certs.Store
+	// PrefetchImage is the operator's own image; nothing is prefetched where it is empty.
+	PrefetchImage string
+	// ServerVersion asks the API server for its version.
+	ServerVersion func() (string, error)
 	// Clock tells the time.
 	Clock clock.PassiveClock
 }

@@ -45,6 +45,7 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	input.Leaving = p.leaving
 	input.Measurements = r.measurements.take(p.policy.Name)
 	input.NotAccepted = p.accepted.holds != yes
+	input.Images = r.presence(ctx, p)
 	plan := rollout.Make(input)
 	p.plan = &plan
 	return nil

@@ -47,6 +47,46 @@ type Prefetching struct {
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list;watch;create;delete
 // +kubebuilder:rbac:groups="",resources=nodes,verbs=list;watch
 
+// presence looks at what is on the nodes when the plan first asks for it. What can't be looked at
+// is absent, and the pass ends with the error.
+func (r *SidecarPolicyReconciler) presence(ctx context.Context, p *pass) func(*corev1.Pod, []prefetch.Image) (prefetch.Presence, string) {
+	if r.Prefetcher == nil {
+		return nil
+	}
+	return func(pod *corev1.Pod, images []prefetch.Image) (prefetch.Presence, string) {
+		if p.images == nil && p.imagesErr == nil {
+			p.images, p.imagesErr = r.Prefetcher.View(ctx, p.prefetching())
+		}
+		if p.imagesErr != nil {
+			return prefetch.Absent, p.imagesErr.Error()
+		}
+		return p.images.Presence(pod, images)
+	}
+}
+
+// prefetch carries out what the plan says about images, and cleans up where it says nothing.
+func (r *SidecarPolicyReconciler) prefetch(ctx context.Context, p *pass) error {
+	if r.Prefetcher == nil || p.imagesErr != nil {
+		return p.imagesErr
+	}
+	if p.images == nil {
+		return r.Prefetcher.Clean(ctx, p.policy.Name)
+	}
+	requeue, err := r.Prefetcher.Carry(ctx, p.prefetching(), p.images, p.plan.Prefetches)
+	if requeue > 0 && (p.plan.Requeue == 0 || requeue < p.plan.Requeue) {
+		p.plan.Requeue = requeue
+	}
+	return err
+}
+
+func (p *pass) prefetching() Prefetching {
+	running := make([]*corev1.Pod, len(p.pods))
+	for i := range p.pods {
+		running[i] = p.pods[i].Pod
+	}
+	return Prefetching{Policy: p.policy, Revision: p.aim.Target.Hash, Mode: prefetch.Mode(p.policy.Spec.Rollout.Prefetch.Mode), Running: running, Now: p.now}
+}
+
 // View is what is known about images on nodes.
 func (f *Prefetcher) View(ctx context.Context, p Prefetching) (*prefetch.View, error) {
 	pods, err := f.pods(ctx, p.Policy.Name)
@@ -93,6 +133,20 @@ func (f *Prefetcher) nodes(ctx context.Context) ([]*corev1.Node, error) {
 		nodes[i] = &list.Items[i]
 	}
 	return nodes, nil
+}
+
+// Clean deletes the prefetch pods of a policy that wants none.
+func (f *Prefetcher) Clean(ctx context.Context, policy string) error {
+	pods, err := f.pods(ctx, policy)
+	if err != nil {
+		return err
+	}
+	for _, pod := range pods {
+		if err := f.remove(ctx, pod); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Carry makes the prefetch pods be as planned for the wanted images, and says when to look again.

@@ -35,11 +35,12 @@ const gather = 200 * time.Millisecond
 
 func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 	r := &SidecarPolicyReconciler{
-		Client:    mgr.GetClient(),
-		Recorder:  mgr.GetEventRecorder("sidecar-operator"),
-		Clock:     o.Clock,
-		Namespace: o.Namespace,
-		Webhook:   o.Webhook,
+		Client:     mgr.GetClient(),
+		Recorder:   mgr.GetEventRecorder("sidecar-operator"),
+		Clock:      o.Clock,
+		Namespace:  o.Namespace,
+		Webhook:    o.Webhook,
+		Prefetcher: &Prefetcher{Client: mgr.GetClient(), IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion},
 	}
 	r.measurements.answered = make(chan event.TypedGenericEvent[*v1alpha1.SidecarPolicy])
 	return ctrl.NewControllerManagedBy(mgr).

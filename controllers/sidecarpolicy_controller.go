@@ -14,6 +14,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
+	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 )
@@ -27,6 +28,8 @@ type SidecarPolicyReconciler struct {
 	Clock     clock.PassiveClock
 	Namespace string
 	Webhook   WebhookEndpoint
+	// Prefetcher brings images onto nodes; nil where nothing is prefetched.
+	Prefetcher *Prefetcher
 
 	refusals     refusals
 	measurements measurements
@@ -54,7 +57,10 @@ type pass struct {
 	// pods is the fleet; plan is nil where it was not looked at.
 	pods        []fleet.PodState
 	disruptions []fleet.Disruption
-	plan        *rollout.Plan
+	// images says which are on which node; nil where the plan did not ask. See presence.
+	images    *prefetch.View
+	imagesErr error
+	plan      *rollout.Plan
 }
 
 // finding is the outcome of a step, in the words of a condition.
@@ -102,6 +108,9 @@ func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 	if err := r.act(ctx, p); err != nil {
 		return err
 	}
+	if err := r.prefetch(ctx, p); err != nil {
+		return err
+	}
 	r.measure(ctx, p)
 	return r.trimHistory(ctx, p)
 }
@@ -111,4 +120,7 @@ func (r *SidecarPolicyReconciler) forget(policy string) {
 	metrics.Forget(policy)
 	r.refusals.forget(policy)
 	r.measurements.take(policy)
+	if r.Prefetcher != nil {
+		r.Prefetcher.Forget(policy)
+	}
 }

@@ -153,6 +153,8 @@ func rollingOut(p *pass) finding {
 		at = fmt.Sprintf("step %s: ", p.plan.Step.Name)
 	}
 	switch {
+	case s.Prefetching > 0 && s.Starting == 0 && s.Updating == 0 && s.Blocked == "":
+		return finding{yes, v1alpha1.ReasonPrefetching, fmt.Sprintf("%s%d pods wait for their images to be on their nodes", at, s.Prefetching)}
 	case s.AwaitingApproval != "":
 		return finding{yes, v1alpha1.ReasonAwaitingApproval, fmt.Sprintf("%swaits for approval: kubectl annotate --overwrite sidecarpolicy/%s %s=%s", at, p.policy.Name, v1alpha1.ApproveAnnotation, s.AwaitingApproval)}
 	case !s.SoakingUntil.IsZero():
@@ -161,10 +163,22 @@ func rollingOut(p *pass) finding {
 		return finding{yes, v1alpha1.ReasonAnalyzing, at + "waits for its analysis: " + s.Analyzing}
 	}
 	message := fmt.Sprintf("%s%d of %d injected pods run the target revision, %d are being upgraded, %d wait", at, s.Counts.Updated, s.Counts.Injected, s.Updating+s.Starting, s.Waiting()-s.Starting)
+	return finding{yes, v1alpha1.ReasonRollingOut, message + holdups(s)}
+}
+
+// holdups says what pods wait for.
+func holdups(s *rollout.Summary) string {
+	text := ""
 	if s.Blocked != "" {
-		message += ": " + s.Blocked
+		text += ": " + s.Blocked
 	}
-	return finding{yes, v1alpha1.ReasonRollingOut, message}
+	if s.Prefetching > 0 {
+		text += fmt.Sprintf("; %d wait for their images", s.Prefetching)
+	}
+	if s.NotPrefetched != "" {
+		text += "; images are not prefetched: " + s.NotPrefetched
+	}
+	return text
 }
 
 // stopped says which revision failed, why, and what to do.

@@ -265,6 +265,10 @@ type RolloutSpec struct {
 	// +optional
 	Exemptions ExemptionPolicy `json:"exemptions,omitempty"`
 
+	// prefetch brings the new images onto a pod's node before its running sidecars are touched.
+	// +optional
+	Prefetch PrefetchSpec `json:"prefetch,omitempty,omitzero"`
+
 	// analysis are Prometheus queries that every step is judged by, after its pods run the target.
 	// The step ends no sooner than all of them have passed.
 	// +listType=map
@@ -389,6 +393,26 @@ type DrainSpec struct {
 	// +kubebuilder:validation:Maximum=3600
 	// +optional
 	Seconds int32 `json:"seconds,omitempty"`
+}
+
+// PrefetchMode says whether images are prefetched.
+// +kubebuilder:validation:Enum=Auto;Never
+type PrefetchMode string
+
+const (
+	// PrefetchAuto prefetches where the cluster and the node can: a kubelet from 1.35 on.
+	PrefetchAuto PrefetchMode = "Auto"
+	// PrefetchNever does not: a kubelet stops the running sidecar, and pulls then.
+	PrefetchNever PrefetchMode = "Never"
+)
+
+// PrefetchSpec says how images come onto nodes.
+type PrefetchSpec struct {
+	// mode is Auto (default) or Never. Auto starts short-lived pods with image volumes in the
+	// namespaces of the fleet, a few nodes at a time, and says when it can't.
+	// +kubebuilder:default=Auto
+	// +optional
+	Mode PrefetchMode `json:"mode,omitempty"`
 }
 
 // AnalysisQuery is a question to a Prometheus server, and how its answers are judged. What can't be

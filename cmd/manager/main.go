@@ -13,6 +13,7 @@ import (
 )
 
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=system,resources=leases,verbs=get;create;update
+// +kubebuilder:rbac:groups="",namespace=system,resources=pods,verbs=get
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
 // +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 
@@ -40,10 +41,11 @@ func parseFlags() (*manager.Options, *zap.Options) {
 	flag.StringVar(&o.Webhook.Host, "webhook-host", "", "Outside of a cluster: the name or address by which the API server reaches this process. Registrations then carry a URL instead of the Service.")
 	flag.StringVar(&o.Webhook.Service, "webhook-service", "sidecar-operator-webhook-service", "The Service in the operator's namespace by which the API server reaches the webhook.")
 	flag.StringVar(&o.Webhook.Secret, "webhook-secret", "sidecar-operator-webhook-cert", "The Secret in the operator's namespace that holds the webhook's certificate. It is made when it is not there.")
+	flag.StringVar(&o.PrefetchImage, "prefetch-image", "", "The operator's own image, of which the pods are made that bring images onto nodes. Defaults to that of the pod $POD_NAME.")
 	zapOptions := &zap.Options{}
 	zapOptions.BindFlags(flag.CommandLine)
 	flag.Parse()
-	o.Webhook.Namespace = o.Namespace
+	o.Webhook.Namespace, o.PodName = o.Namespace, os.Getenv("POD_NAME")
 	return o, zapOptions
 }
 

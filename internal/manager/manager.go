@@ -48,6 +48,9 @@ type Options struct {
 	WebhookBind string
 	// Webhook is how the API server reaches the webhook.
 	Webhook controllers.WebhookEndpoint
+	// PrefetchImage is the operator's own image, of which the pods are made that bring images
+	// onto nodes. Where it is empty it is read from the pod PodName, if there is one.
+	PrefetchImage, PodName string
 	// Repeatable allows more than one manager in a process, one after another: for tests.
 	Repeatable bool
 }
@@ -65,8 +68,16 @@ func New(cluster *rest.Config, o Options) (ctrl.Manager, error) {
 		Recorder:  mgr.GetEventRecorder("sidecar-operator"),
 		Namespace: o.Namespace,
 	})
+	if err := o.findImage(mgr.GetAPIReader()); err != nil {
+		return nil, err
+	}
+	version, err := newServerVersion(cluster)
+	if err != nil {
+		return nil, err
+	}
 	if err := controllers.Setup(mgr, controllers.Options{
 		Namespace: o.Namespace, Webhook: o.Webhook, Certificates: store, Clock: clock.RealClock{},
+		PrefetchImage: o.PrefetchImage, ServerVersion: version.get,
 	}); err != nil {
 		return nil, err
 	}

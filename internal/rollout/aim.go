@@ -123,6 +123,8 @@ func (s *Summary) phase() v1alpha1.Phase {
 		return v1alpha1.PhaseFrozen
 	case s.Hold != "":
 		return v1alpha1.PhasePaused
+	case s.Prefetching > 0 && s.Starting == 0 && s.Updating == 0:
+		return v1alpha1.PhasePrefetching
 	case s.AwaitingApproval != "":
 		return v1alpha1.PhaseAwaitingApproval
 	case !s.SoakingUntil.IsZero() || s.Analyzing != "":

@@ -8,9 +8,12 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/analysis"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/schedule"
 )
@@ -53,6 +56,8 @@ type Input struct {
 	Failed, FailureMessage string
 	// Approved, Promoted and Aborted are what people said: see the annotations of the API.
 	Approved, Promoted, Aborted string
+	// Images says whether the new images of a pod are on its node. Where it is nil, nobody looks.
+	Images func(pod *corev1.Pod, images []prefetch.Image) (prefetch.Presence, string)
 	// Measurements are those that were made since the last pass.
 	Measurements []analysis.Measurement
 	// Now is the time of the decision.
@@ -68,6 +73,8 @@ type Plan struct {
 	// Drains are pods that are to leave their endpoints before they are upgraded, Undrains
 	// those that may come back.
 	Drains, Undrains []*fleet.PodState
+	// Prefetches are the pods of the current step whose new images must be on their nodes.
+	Prefetches []prefetch.Want
 	// Summary is where the roll-out stands.
 	Summary Summary
 	// Step is the step that is reached now; nil where nothing is rolled out by steps.
@@ -105,6 +112,7 @@ func Make(in Input) Plan {
 	if s.Hold == "" {
 		c := &chooser{in: &in, plan: &plan, gate: newGate(&in, plan.Step), ways: newWays(&in, plan.Step), staysDrained: staysDrained}
 		c.choose()
+		s.prefetchFailed(&in, &plan)
 	}
 	plan.Undrains = undrains(in.Pods, staysDrained)
 	s.Starting = plan.actions()
@@ -155,14 +163,15 @@ type chooser struct {
 
 func (c *chooser) choose() {
 	for _, pod := range c.candidates() {
-		if c.plan.actions() == maxUpgradesPerPass {
+		full := c.plan.actions() == maxUpgradesPerPass
+		if full && c.in.Images == nil {
 			return
 		}
-		if !c.gate.admits(pod) || c.othersFail(pod) {
+		if !c.gate.admits(pod) || c.othersFail(pod) || !c.fetched(pod) || full {
 			continue
 		}
-		if blocked := c.take(pod); blocked != "" && c.plan.Summary.Blocked == "" {
-			c.plan.Summary.Blocked = blocked
+		if refusal := c.take(pod); refusal != "" {
+			c.plan.Summary.blocked(refusal)
 		}
 	}
 }
@@ -205,6 +214,50 @@ func (c *chooser) upgrade(pod *fleet.PodState) {
 		return
 	}
 	c.plan.Upgrades = append(c.plan.Upgrades, Upgrade{Pod: pod, Revision: c.in.Target.Hash, Label: pod.Stale == ""})
+}
+
+// fetched says whether a pod can be upgraded without its sidecars waiting for an image. What
+// does not run has nothing to wait with.
+func (c *chooser) fetched(pod *fleet.PodState) bool {
+	if c.in.Images == nil || wayOf(pod, c.in.Spec) != inPlace || len(pod.Images) == 0 || pod.Verdict.State == fleet.Failed {
+		return true
+	}
+	images := newImages(pod)
+	presence, message := c.in.Images(pod.Pod, images)
+	s := &c.plan.Summary
+	switch presence {
+	case prefetch.Present:
+		return c.want(pod, images)
+	case prefetch.Unknown:
+		s.NotPrefetched = message
+		return true
+	case prefetch.Failed:
+		s.ImagesFailed = message
+	case prefetch.Refused:
+		s.blocked("prefetch refused in namespace " + pod.Pod.Namespace + ": " + message)
+	default:
+		s.Prefetching++
+	}
+	c.want(pod, images)
+	return false
+}
+
+// want asks for the images of a pod that is in the step, and says whether it is: no more pods are
+// than the step has.
+func (c *chooser) want(pod *fleet.PodState, images []prefetch.Image) bool {
+	if !c.gate.wants(pod) {
+		return false
+	}
+	c.plan.Prefetches = append(c.plan.Prefetches, prefetch.Want{Pod: pod.Pod, Images: images})
+	return true
+}
+
+func newImages(pod *fleet.PodState) []prefetch.Image {
+	byContainer := make(map[string]string, len(pod.Images))
+	for _, change := range pod.Images {
+		byContainer[change.Container] = change.Image
+	}
+	return prefetch.Images(pod.Pod, byContainer)
 }
 
 // drainedAt is when the pod has been out of its endpoints for long enough. One that failed has

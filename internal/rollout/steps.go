@@ -108,8 +108,8 @@ func (c *course) quota(total int) int {
 // gate lets the pods pass that the reached steps are about.
 type gate struct {
 	course *course
-	// open is how many pods may still pass by count.
-	open int
+	// open is how many pods may still pass by count, unasked how many may still ask for images.
+	open, unasked int
 }
 
 // newGate lets everything pass where the target is the stable revision.
@@ -128,7 +128,8 @@ func newGate(in *Input, step *v1alpha1.StepStatus) *gate {
 	for _, leaving := range in.Leaving {
 		onTarget += leaving // what comes in its place may get the target
 	}
-	return &gate{course: c, open: c.quota(total) - onTarget}
+	open := c.quota(total) - onTarget
+	return &gate{course: c, open: open, unasked: open}
 }
 
 func (g *gate) admits(pod *fleet.PodState) bool {
@@ -136,6 +137,12 @@ func (g *gate) admits(pod *fleet.PodState) bool {
 }
 
 func (g *gate) take() { g.open-- }
+
+// wants says whether the images of one more pod are needed in the step.
+func (g *gate) wants(pod *fleet.PodState) bool {
+	g.unasked--
+	return g.unasked >= 0 || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
+}
 
 // walk moves a roll-out along its steps, as far as it may go now. It returns the step that is
 // reached, and notes in the summary what the step waits for.

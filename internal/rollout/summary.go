@@ -60,6 +60,10 @@ type Summary struct {
 	Downtime time.Duration
 	// Hold says why no upgrade may be started; empty when they may.
 	Hold v1alpha1.Reason
+	// Prefetching pods wait for their images; ImagesFailed says why some can't be had, NotPrefetched
+	// why nobody could look.
+	Prefetching                 int
+	ImagesFailed, NotPrefetched string
 	// Blocked says which budget holds up an upgrade; empty when none does.
 	Blocked string
 	// WithinBudget says whether no more pods are unavailable than the fleet budget allows.
@@ -108,6 +112,28 @@ func (s *Summary) judgeRevision(in *Input) {
 			s.FailureMessage = cut(s.FailureMessage + fmt.Sprintf(": %s, %s, %s", worst.Workload, worst.Reason, worst.Message))
 		}
 	}
+}
+
+// blocked notes what holds up the first of the pods.
+func (s *Summary) blocked(why string) {
+	if s.Blocked == "" {
+		s.Blocked = why
+	}
+}
+
+// prefetchFailed: a revision of which an image can't be had has failed before it harmed a pod. On
+// the way back to the stable one, its pods are left as they run.
+func (s *Summary) prefetchFailed(in *Input, plan *Plan) {
+	if s.ImagesFailed == "" {
+		return
+	}
+	if !s.Rolling {
+		s.blocked("prefetch failed: " + s.ImagesFailed)
+		return
+	}
+	s.FailedRevision, s.FailureMessage = in.Target.Hash, cut("prefetch failed, and no running sidecar was touched for it: "+s.ImagesFailed)
+	s.Hold = v1alpha1.ReasonUpgradeFailed
+	plan.Upgrades, plan.Evictions, plan.Drains = nil, nil, nil
 }
 
 func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {

@@ -28,7 +28,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
-	"github.com/sidecar-dev/sidecar-operator/hack/cluster/images"
 	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
 	"github.com/sidecar-dev/sidecar-operator/test/harness"
 )
@@ -43,10 +42,10 @@ var _ = Describe("A prefetch pod", Ordered, ContinueOnFailure, func() {
 	)
 
 	BeforeAll(func() {
-		idle = image("sidecar-operator:e2e")
-		_, err := images.Push(ctx, idle, images.Spec{Dir: harness.Root(), Package: "./cmd/manager"})
-		Expect(err).NotTo(HaveOccurred())
-		// It selects nothing: the prefetch pods have an owner, and the manager stays out of this.
+		idle = image(operatorImage)
+		// The prefetch pods have an owner. The manager, which wants none of them, is away meanwhile.
+		manager.Stop()
+		DeferCleanup(startManager)
 		policy = harness.Policy(namespace, "no-such-fleet", image("agent:v1"))
 		Expect(c.Create(ctx, policy)).To(Succeed())
 		DeferCleanup(func() { Expect(c.Delete(ctx, policy)).To(Succeed()) })

@@ -7,6 +7,7 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
@@ -69,16 +70,20 @@ var _ = Describe("A roll-out by steps", func() {
 		Expect(changed(name, name, agents)).To(Equal(fleet.Pods()))
 	})
 
-	// rollsBack rolls out an image that must fail, and shows that it stops in its step and is taken back.
-	rollsBack := func(name, bad string) *v1alpha1.SidecarPolicy {
+	// rollsBack rolls out an image that must fail, and shows that it stops in its step and is taken
+	// back, with that many sidecars harmed.
+	rollsBack := func(name, bad string, mode v1alpha1.PrefetchMode, harmed int) *v1alpha1.SidecarPolicy {
 		GinkgoHelper()
-		newFleet(name, 1, 4, canaryFirst(20*time.Second, ""))
+		newFleet(name, 1, 4, func(p *v1alpha1.SidecarPolicy) {
+			canaryFirst(20*time.Second, "")(p)
+			p.Spec.Rollout.Prefetch.Mode = mode
+		})
 		agents := identities(name, name)
 		Expect(harness.SetImage(ctx, c, name, name, image(bad))).To(Succeed())
 		policy := waitForPhase(name, v1alpha1.PhaseRolledBack, settleTimeout)
 		Expect(policy.Status.FailedRevision).To(Equal(policy.Status.TargetRevision))
 		Expect(harness.ConditionIs(policy, v1alpha1.ConditionDegraded, metav1.ConditionTrue)).To(BeTrue())
-		Expect(changed(name, name, agents)).To(Equal(1), "pods that the bad version reached")
+		Expect(changed(name, name, agents)).To(Equal(harmed), "pods that the bad version reached")
 		Expect(identities(name, name)).NotTo(ContainElement(harness.Identity{}), "all sidecars run again")
 		for _, pod := range podsOf(name) {
 			Expect(pod.Spec.InitContainers[0].Image).To(Equal(image("agent:v1")))
@@ -86,20 +91,28 @@ var _ = Describe("A roll-out by steps", func() {
 		return policy
 	}
 
-	It("stops a bad image in its step, and rolls it back", func() {
-		policy := rollsBack("bad-image", "agent:does-not-exist")
+	It("harms no sidecar with an image that can't be pulled", func() {
+		const name = "prefetched"
+		policy := rollsBack(name, "agent:does-not-exist", v1alpha1.PrefetchAuto, 0)
+		Expect(policy.Status.FailureMessage).To(And(ContainSubstring("prefetch failed"), ContainSubstring("agent:does-not-exist: not found")))
+		Expect(restarts(name, harness.AppContainer)).To(BeZero())
+		Eventually(func() []corev1.Pod { return podsOf(name) }, settleTimeout, "200ms").Should(HaveLen(4), "no prefetch pod is left")
+	})
+
+	It("without prefetch stops it in its step, and rolls it back", func() {
+		policy := rollsBack("bad-image", "agent:does-not-exist", v1alpha1.PrefetchNever, 1)
 		Expect(policy.Status.FailureMessage).To(ContainSubstring("Deployment/bad-image/app-00"))
 		Expect(restarts("bad-image", harness.AppContainer)).To(BeZero())
 	})
 
 	It("catches a version that crashes 5 s after it was ready", func() {
-		policy := rollsBack("crash", "agent:crash")
+		policy := rollsBack("crash", "agent:crash", v1alpha1.PrefetchAuto, 1)
 		Expect(policy.Status.FailureMessage).To(ContainSubstring("exited with code 1"))
 		Expect(restarts("crash", harness.AppContainer)).To(BeZero())
 	})
 
 	It("catches a version that makes its app restart", func() {
-		policy := rollsBack("guard", "agent:poison")
+		policy := rollsBack("guard", "agent:poison", v1alpha1.PrefetchAuto, 1)
 		Expect(policy.Status.FailureMessage).To(ContainSubstring(string(v1alpha1.ReasonAppRestarted)))
 		Expect(restarts("guard", harness.AppContainer)).To(BeEquivalentTo(1), "the one app that the canary took down")
 	})

@@ -63,8 +63,13 @@ var _ = BeforeSuite(func() {
 	DeferCleanup(func() { manager.Stop() })
 })
 
+// operatorImage is the operator's own in the node's registry: prefetch pods are made of it.
+const operatorImage = "sidecar-operator:e2e"
+
 // pushImages makes the images of the tests: one program, told apart by arguments and labels.
 func pushImages() {
+	_, err := images.Push(ctx, image(operatorImage), images.Spec{Dir: harness.Root(), Package: "./cmd/manager"})
+	Expect(err).NotTo(HaveOccurred())
 	push("app:v1", "--port=8080")
 	for _, version := range []string{"v1", "v2", "v3"} {
 		push("agent:"+version, "--port=9000", "--version="+version)
@@ -88,7 +93,7 @@ func image(ref string) string { return node.Registry() + "/" + ref }
 func startManager() {
 	GinkgoHelper()
 	var err error
-	manager, err = harness.StartManager(ctx, binary, node.Kubeconfig(), tempDir)
+	manager, err = harness.StartManager(ctx, binary, node.Kubeconfig(), tempDir, "--prefetch-image="+image(operatorImage))
 	Expect(err).NotTo(HaveOccurred())
 }
 

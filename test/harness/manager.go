@@ -34,8 +34,8 @@ type Manager struct {
 	done    chan struct{}
 }
 
-// StartManager starts a manager and waits until it is ready.
-func StartManager(ctx context.Context, binary, kubeconfig, dir string) (*Manager, error) {
+// StartManager starts a manager, with more arguments where there are any, and waits until it is ready.
+func StartManager(ctx context.Context, binary, kubeconfig, dir string, args ...string) (*Manager, error) {
 	ports, err := freePorts(2)
 	if err != nil {
 		return nil, err
@@ -46,10 +46,10 @@ func StartManager(ctx context.Context, binary, kubeconfig, dir string) (*Manager
 	}
 	defer func() { _ = log.Close() }() // the process has its own copy
 	m := &Manager{Log: log.Name(), done: make(chan struct{})}
-	m.command = exec.Command(binary,
+	m.command = exec.Command(binary, append(args,
 		"--webhook-host=127.0.0.1", "--webhook-bind-address=127.0.0.1", "--webhook-port="+strconv.Itoa(ports[0]),
 		"--health-probe-bind-address=127.0.0.1:"+strconv.Itoa(ports[1]),
-		"--metrics-bind-address=0", "--leader-elect=false", "--namespace=default")
+		"--metrics-bind-address=0", "--leader-elect=false", "--namespace=default")...)
 	m.command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
 	m.command.Stdout, m.command.Stderr = log, log
 	m.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
