@@ -85,6 +85,12 @@ type SidecarTemplate struct {
 	// +optional
 	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
 
+	// restartedAt restarts the sidecars of all pods, by the steps and budgets of a roll-out, where they
+	// were started before that time: with the same image, in place, without the app. Write the time
+	// of now, like 2026-07-01T12:00:00Z.
+	// +optional
+	RestartedAt *metav1.Time `json:"restartedAt,omitempty"`
+
 	// Unreadable says why the template could not be read; the rest of it is empty then. See UnmarshalJSON.
 	Unreadable string `json:"-"`
 }

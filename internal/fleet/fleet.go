@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/image"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 )
@@ -178,6 +179,7 @@ func judgeMember(member Member, view *View, stale staleness) PodState {
 
 	state.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
 	state.Stale = stale.of(injected.Revision)
+	state.restart(injected.Sidecars, given(label, upgrade), view)
 	state.keepFromOldKubelet()
 	state.Relabel = state.Stale == "" && len(state.Images) == 0 && label != view.Target.Hash
 	state.OnTarget = len(state.Images) == 0 && (label == view.Target.Hash || given(label, upgrade) == view.Target.Hash)
@@ -201,8 +203,15 @@ func (p *PodState) keepFromOldKubelet() {
 		return
 	}
 	p.Images = nil
-	why := fmt.Sprintf("image (its node's kubelet %s is older than %s)", p.Node.OldKubelet, oldestKubelet)
-	p.Stale = strings.Join(slices.DeleteFunc([]string{p.Stale, why}, func(s string) bool { return s == "" }), ", ")
+	p.addStale(fmt.Sprintf("image (its node's kubelet %s is older than %s)", p.Node.OldKubelet, oldestKubelet))
+}
+
+// addStale notes one more part that only a new pod brings.
+func (p *PodState) addStale(part string) {
+	if p.Stale != "" {
+		part = p.Stale + ", " + part
+	}
+	p.Stale = part
 }
 
 // given is the name of the revision whose images the pod was given last.
@@ -300,7 +309,7 @@ func imageChanges(pod *corev1.Pod, sidecars []string, template *v1alpha1.Sidecar
 			continue
 		}
 		container, native, index := find(pod, sidecar.Name)
-		if container == nil || container.Image == sidecar.Image {
+		if container == nil || image.Same(container.Image, sidecar.Image) {
 			continue
 		}
 		changes = append(changes, ImageChange{Container: sidecar.Name, Native: native, Index: index,

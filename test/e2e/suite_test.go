@@ -79,12 +79,14 @@ func pushImages() {
 	push("agent:poison", "--port=9000", "--call=http://127.0.0.1:8080/exit", "--call-after=4s")
 }
 
-func push(ref string, args ...string) {
+// push makes an image and returns its reference by digest.
+func push(ref string, args ...string) string {
 	GinkgoHelper()
-	_, err := images.Push(ctx, image(ref), images.Spec{
+	digest, err := images.Push(ctx, image(ref), images.Spec{
 		Dir: harness.Root(), Package: "./test/images/testpod", Args: args, Labels: map[string]string{"ref": ref},
 	})
 	Expect(err).NotTo(HaveOccurred())
+	return digest
 }
 
 // image is a reference in the node's registry.
