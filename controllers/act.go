@@ -31,6 +31,10 @@ const upgradeWorkers = 32
 // act carries out the plan, one write a pod. A pod that refuses holds up no other.
 func (r *SidecarPolicyReconciler) act(ctx context.Context, p *pass) error {
 	var writes []write
+	for i := range p.plan.Tries {
+		u := &p.plan.Tries[i]
+		writes = append(writes, write{u.Pod, "try", func(ctx context.Context) error { return r.try(ctx, p, u) }})
+	}
 	for i := range p.plan.Upgrades {
 		u := &p.plan.Upgrades[i]
 		writes = append(writes, write{u.Pod, "upgrade", func(ctx context.Context) error { return r.upgradePod(ctx, p, u) }})
@@ -64,6 +68,9 @@ func (r *SidecarPolicyReconciler) send(ctx context.Context, p *pass, writes []wr
 			for w := range queue {
 				result, err := r.judgeAnswer(p, w.pod, w.do(ctx))
 				metrics.ObserveWrite(p.policy.Name, w.action, result)
+				if result == answerRefused && w.action == "try" {
+					r.refuseWorkload(p, w.pod)
+				}
 				if result == answerRefused {
 					ctrl.LoggerFrom(ctx).Info("the API server refused a change", "namespace", w.pod.Pod.Namespace, "pod", w.pod.Pod.Name)
 				}

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -29,8 +30,8 @@ var errBroken = errors.New("the network is down")
 var _ = Describe("A pod that refuses its update", func() {
 	It("is reported with the API server's words and tried again later; the others go on", func() {
 		w := newReadyWorld(budgets("100%", "100%"))
-		w.newFleet(3, 1)
-		lift := w.refuseUpdates("web1-0")
+		w.newFleet(1, 3)
+		lift := w.refuseUpdates("web0-1")
 
 		w.setImage("agent:v2")
 		for range 4 {
@@ -38,12 +39,12 @@ var _ = Describe("A pod that refuses its update", func() {
 			w.kubelet.sync(w.pods())
 			w.clock.Step(2 * time.Second)
 		}
-		Expect(w.patches()).To(Equal([]string{"web0-0", "web1-0", "web2-0"}), "it is not tried again at once")
-		Expect(w.images()).To(Equal(map[string]string{"web0-0": "agent:v2", "web1-0": "agent:v1", "web2-0": "agent:v2"}))
+		Expect(w.patches()).To(Equal([]string{"web0-0", "web0-1", "web0-2"}), "it is not tried again at once")
+		Expect(w.images()).To(Equal(map[string]string{"web0-0": "agent:v2", "web0-1": "agent:v1", "web0-2": "agent:v2"}))
 		Expect(w.condition(v1alpha1.ConditionDegraded)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonUpdateRefused))
 		Expect(w.condition(v1alpha1.ConditionReady)).To(haveStatus(metav1.ConditionFalse, v1alpha1.ReasonRollingOut))
 		Expect(w.status().Unhealthy).To(HaveExactElements(And(
-			HaveField("Workload", "Deployment/"+w.name+"/web1"),
+			HaveField("Workload", "Deployment/"+w.name+"/web0"),
 			HaveField("Reason", v1alpha1.ReasonUpdateRefused),
 			HaveField("Message", ContainSubstring("nobody touches this pod")))))
 		Expect(w.pass().RequeueAfter).To(BeNumerically(">", 0), "nothing but time makes it try again")
@@ -53,6 +54,21 @@ var _ = Describe("A pod that refuses its update", func() {
 		w.rollOut(func() {})
 		Expect(w.images()).To(HaveEach("agent:v2"))
 		Expect(w.condition(v1alpha1.ConditionDegraded)).To(haveStatus(metav1.ConditionFalse, v1alpha1.ReasonHealthy))
+	})
+})
+
+var _ = Describe("A workload that refuses its update", func() {
+	It("is known before anything moves, by a dry run with one of its pods", func() {
+		w := newReadyWorld(budgets("100%", "100%"), steps(v1alpha1.Step{Name: "canary", UpTo: ptr.To(intstr.FromInt32(1))}))
+		w.newFleet(2, 2)
+		w.refuseUpdates("web0-0")
+		w.setImage("agent:v2")
+		w.pass()
+		Expect(w.patches()).To(BeEmpty())
+		w.settle()
+		Expect(w.patches()).To(HaveExactElements(HavePrefix("web1-")), "the canary is a pod that can be upgraded")
+		Expect(w.status().Unhealthy).To(ContainElement(And(
+			HaveField("Workload", "Deployment/"+w.name+"/web0"), HaveField("Pods", BeEquivalentTo(2)), HaveField("Reason", v1alpha1.ReasonUpdateRefused))))
 	})
 })
 
@@ -176,6 +192,7 @@ var _ = Describe("When the API server fails", func() {
 		w := newReadyWorld(budgets("100%", "100%"))
 		w.newFleet(2, 2)
 		w.setImage("agent:v2")
+		w.pass() // the dry runs
 		overloaded := apierrors.NewTooManyRequests("come back later", 1)
 		w.fail = failing[*corev1.Pod]("patch", overloaded)
 		w.failedPass(overloaded)
@@ -189,6 +206,7 @@ var _ = Describe("When the API server fails", func() {
 		w := newReadyWorld()
 		w.newFleet(1, 1)
 		w.setImage("agent:v2")
+		w.pass() // the dry runs
 		w.fail = failing[*corev1.Pod]("patch", apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, "web0-0", errBroken))
 		w.pass()
 		w.fail = nil

@@ -36,6 +36,7 @@ const gather = 200 * time.Millisecond
 func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 	r := &SidecarPolicyReconciler{
 		Client:     mgr.GetClient(),
+		Live:       mgr.GetAPIReader(),
 		Recorder:   mgr.GetEventRecorder("sidecar-operator"),
 		Clock:      o.Clock,
 		Namespace:  o.Namespace,

@@ -24,6 +24,8 @@ import (
 // one pass at a time over all policies, since budgets are shared between them.
 type SidecarPolicyReconciler struct {
 	client.Client
+	// Live reads past the cache, which holds owners without their templates.
+	Live      client.Reader
 	Recorder  events.EventRecorder
 	Clock     clock.PassiveClock
 	Namespace string

@@ -91,7 +91,7 @@ func newReadyWorld(changes ...func(*v1alpha1.SidecarPolicy)) *world {
 // restartOperator replaces the operator by one that remembers nothing.
 func (w *world) restartOperator() {
 	w.reconciler = &controllers.SidecarPolicyReconciler{
-		Client: w.client(), Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
+		Client: w.client(), Live: server.Client, Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
 		// Nobody listens there: pods are injected by newPod, as the webhook would.
 		Webhook: controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: certificate},
 	}
@@ -132,7 +132,11 @@ func (w *world) client() client.Client {
 			return w.answer("update", object, func() error { return c.Update(ctx, object, opts...) })
 		},
 		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, opts ...client.PatchOption) error {
-			return w.answer("patch", object, func() error { return c.Patch(ctx, object, patch, opts...) })
+			verb := "patch"
+			if len((&client.PatchOptions{}).ApplyOptions(opts).DryRun) > 0 {
+				verb = "dry-run"
+			}
+			return w.answer(verb, object, func() error { return c.Patch(ctx, object, patch, opts...) })
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, object client.Object, opts ...client.DeleteOption) error {
 			return w.answer("delete", object, func() error { return c.Delete(ctx, object, opts...) })

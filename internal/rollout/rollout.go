@@ -73,6 +73,9 @@ type Plan struct {
 	// Drains are pods that are to leave their endpoints before they are upgraded, Undrains
 	// those that may come back.
 	Drains, Undrains []*fleet.PodState
+	// Tries are one pod of each workload, which are to be tried as dry runs before a roll-out
+	// begins. Nothing else is to be done then.
+	Tries []Upgrade
 	// Prefetches are the pods of the current step whose new images must be on their nodes.
 	Prefetches []prefetch.Want
 	// Summary is where the roll-out stands.
@@ -95,6 +98,8 @@ type Upgrade struct {
 	// Label says whether the pod gets the target's label: a pod that stays stale
 	// in other parts keeps its own.
 	Label bool
+	// Recreate: the pod is evicted for it. Only a try says so; see Plan.Evictions.
+	Recreate bool
 }
 
 // Make decides what to do now.
@@ -109,7 +114,11 @@ func Make(in Input) Plan {
 		s.Hold = v1alpha1.ReasonUpgradeFailed
 	}
 	staysDrained := map[*fleet.PodState]bool{}
-	if s.Hold == "" {
+	switch {
+	case s.Hold != "":
+	case s.Rolling && in.Step == nil && in.Stable != "" && s.Waiting() > 0:
+		plan.Tries = tries(&in)
+	default:
 		c := &chooser{in: &in, plan: &plan, gate: newGate(&in, plan.Step), ways: newWays(&in, plan.Step), staysDrained: staysDrained}
 		c.choose()
 		s.prefetchFailed(&in, &plan)
@@ -118,6 +127,24 @@ func Make(in Input) Plan {
 	s.Starting = plan.actions()
 	plan.Requeue = requeue(in, &plan)
 	return plan
+}
+
+// tries are the upgrades of the first waiting pod of each workload.
+func tries(in *Input) []Upgrade {
+	var list []Upgrade
+	seen := map[fleet.Workload]bool{}
+	for i := range in.Pods {
+		pod := &in.Pods[i]
+		if startable(pod, in) && !seen[pod.Workload] {
+			seen[pod.Workload] = true
+			list = append(list, in.upgrade(pod))
+		}
+	}
+	return list
+}
+
+func (in *Input) upgrade(pod *fleet.PodState) Upgrade {
+	return Upgrade{Pod: pod, Revision: in.Target.Hash, Label: pod.Stale == "", Recreate: wayOf(pod, in.Spec) == evict}
 }
 
 // holdReason says why no upgrade may be started at all, and until when where that is
@@ -213,7 +240,7 @@ func (c *chooser) upgrade(pod *fleet.PodState) {
 	if pod.Gate.Draining() && c.in.Now.Before(c.drainedAt(pod)) {
 		return
 	}
-	c.plan.Upgrades = append(c.plan.Upgrades, Upgrade{Pod: pod, Revision: c.in.Target.Hash, Label: pod.Stale == ""})
+	c.plan.Upgrades = append(c.plan.Upgrades, c.in.upgrade(pod))
 }
 
 // fetched says whether a pod can be upgraded without its sidecars waiting for an image. What
@@ -311,7 +338,7 @@ func undrains(pods []fleet.PodState, stay map[*fleet.PodState]bool) []*fleet.Pod
 
 // requeue is the time until the first moment at which time alone changes the plan.
 func requeue(in Input, plan *Plan) time.Duration {
-	if plan.actions() == maxUpgradesPerPass {
+	if plan.actions() == maxUpgradesPerPass || len(plan.Tries) > 0 {
 		return time.Millisecond
 	}
 	var next time.Time
