@@ -44,7 +44,12 @@ func (r *SidecarPolicyReconciler) accept(ctx context.Context, p *pass) error {
 		p.acceptNamed(name)
 		return nil
 	}
-	if p.goal = revision.Find(p.revisions, p.policy.Spec.Template); p.goal == nil {
+	if err := r.lookAround(ctx, p); err != nil {
+		p.accepted = finding{unknown, v1alpha1.ReasonNotChecked, err.Error()}
+		p.keepGoal()
+		return nil
+	}
+	if p.goal = revision.Find(p.revisions, p.template()); p.goal == nil {
 		return r.acceptNew(ctx, p)
 	}
 	p.accepted = accepted(p.policy)
@@ -81,7 +86,7 @@ func accepted(policy *v1alpha1.SidecarPolicy) finding {
 
 // acceptNew asks the API server about a template that it has not seen, and keeps it.
 func (r *SidecarPolicyReconciler) acceptNew(ctx context.Context, p *pass) error {
-	next := revision.Next(p.revisions, p.policy.Spec.Template)
+	next := revision.Next(p.revisions, p.template())
 	err := r.dryRun(ctx, samplePod(p.policy, &next, r.Namespace))
 	switch {
 	case apierrors.IsInvalid(err) || apierrors.IsBadRequest(err):

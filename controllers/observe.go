@@ -24,7 +24,7 @@ import (
 // cache and never changed.
 func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	view := &fleet.View{Policy: p.policy.Name, Target: p.aim.Target, Revisions: p.revisions, Now: p.now,
-		Watching: p.aim.Rolling()}
+		RestartedAt: p.policy.Spec.Template.RestartedAt, Contents: p.contents, Watching: p.aim.Watching()}
 	var err error
 	if view.Health, err = r.healthOfAll(ctx); err != nil {
 		return err

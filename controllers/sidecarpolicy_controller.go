@@ -35,6 +35,7 @@ type SidecarPolicyReconciler struct {
 
 	refusals     refusals
 	measurements measurements
+	contents     contents
 }
 
 // +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=list;watch
@@ -54,6 +55,8 @@ type pass struct {
 	aim rollout.Aim
 	// injecting says whether new pods get the sidecars.
 	injecting finding
+	// contents is the configuration that the sidecars read, by namespace; see restartOn.
+	contents map[string]fleet.Content
 	// leaving counts pods of the fleet that are being deleted, by the UID of their owner.
 	leaving map[string]int
 	// pods is the fleet; plan is nil where it was not looked at.
@@ -87,10 +90,19 @@ func (r *SidecarPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	p := &pass{policy: policy, now: r.Clock.Now()}
 	err := r.run(ctx, p)
 	err = errors.Join(err, r.writeStatus(ctx, p, err))
-	if p.plan == nil {
-		return ctrl.Result{}, err
+	return ctrl.Result{RequeueAfter: p.requeue()}, err
+}
+
+// requeue is when to look again even if nothing changes; zero is never.
+func (p *pass) requeue() time.Duration {
+	var after time.Duration
+	if p.plan != nil {
+		after = p.plan.Requeue
 	}
-	return ctrl.Result{RequeueAfter: p.plan.Requeue}, err
+	if len(p.policy.Spec.Rollout.RestartOn) > 0 && (after == 0 || after > lookAtContent) {
+		after = lookAtContent
+	}
+	return after
 }
 
 // run does the steps in order. The first that can't be done ends the pass.
@@ -122,6 +134,7 @@ func (r *SidecarPolicyReconciler) forget(policy string) {
 	metrics.Forget(policy)
 	r.refusals.forget(policy)
 	r.measurements.take(policy)
+	r.contents.forget(policy)
 	if r.Prefetcher != nil {
 		r.Prefetcher.Forget(policy)
 	}

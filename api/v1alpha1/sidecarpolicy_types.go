@@ -265,6 +265,17 @@ type RolloutSpec struct {
 	// +optional
 	Windows []Window `json:"windows,omitempty"`
 
+	// restartOn names ConfigMaps and Secrets in the namespaces of the fleet: when the content of one
+	// changes, the sidecars in its namespace are restarted in place, by the steps and budgets of a
+	// roll-out. They are looked at every 30 s. Secrets need the ClusterRole
+	// sidecar-operator-restart-on-secrets bound to the operator.
+	// +listType=map
+	// +listMapKey=kind
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	// +optional
+	RestartOn []RestartTrigger `json:"restartOn,omitempty"`
+
 	// exemptions says whether namespaces and workloads can exempt themselves by the annotation
 	// fleet.sidecar.dev/exempt-until: Honor (default) or Ignore.
 	// +kubebuilder:default=Honor
@@ -377,6 +388,30 @@ type Window struct {
 	// +kubebuilder:validation:MaxLength=64
 	// +optional
 	TimeZone string `json:"timeZone,omitempty"`
+}
+
+// RestartTriggerKind is the kind of an object that sidecars are restarted for.
+// +kubebuilder:validation:Enum=ConfigMap;Secret
+type RestartTriggerKind string
+
+const (
+	// TriggerConfigMap is a ConfigMap.
+	TriggerConfigMap RestartTriggerKind = "ConfigMap"
+	// TriggerSecret is a Secret.
+	TriggerSecret RestartTriggerKind = "Secret"
+)
+
+// RestartTrigger is an object that sidecars read at their start.
+type RestartTrigger struct {
+	// kind is ConfigMap or Secret.
+	// +required
+	Kind RestartTriggerKind `json:"kind,omitempty"`
+
+	// name is the object's, in each namespace of the fleet that has it.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +required
+	Name string `json:"name,omitempty"`
 }
 
 // ExemptionPolicy says what the annotation fleet.sidecar.dev/exempt-until does.

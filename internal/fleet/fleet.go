@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/image"
@@ -81,6 +82,10 @@ type View struct {
 	// Health holds the settings of every policy by name: a pod in the middle of another
 	// policy's upgrade is judged by that policy's.
 	Health map[string]*v1alpha1.HealthSpec
+	// RestartedAt is the author's restartedAt, Contents the configuration that sidecars read, by
+	// namespace: what is restarted when the target has a later restartedAt than the pod was given.
+	RestartedAt *metav1.Time
+	Contents    map[string]Content
 	// Watching: the target is being rolled out, and pods that were upgraded to it are held to
 	// HealthSpec's MaxRestarts, GuardApp and MaxSidecarDowntimeSeconds.
 	Watching bool

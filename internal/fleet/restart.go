@@ -14,10 +14,11 @@ import (
 // restart adds the sidecars that have run since before the target's restartedAt: the image in another
 // spelling. Once the pod was given the target that is done, whatever the clocks of nodes say.
 func (p *PodState) restart(sidecars []string, given string, view *View) {
-	at := view.Target.Template.RestartedAt
-	if at == nil || restartedBy(given, at, view.Revisions) {
+	token := view.Target.Template.RestartedAt
+	if token == nil || restartedBy(given, token, view.Revisions) {
 		return
 	}
+	at := view.restartFor(p.Pod.Namespace)
 	for i := range view.Target.Template.Sidecars {
 		sidecar := &view.Target.Template.Sidecars[i]
 		if slices.Contains(sidecars, sidecar.Name) && !p.changes(sidecar.Name) {
@@ -39,6 +40,19 @@ func (p *PodState) restartOne(sidecar *v1alpha1.Sidecar, at *metav1.Time) {
 	}
 	p.Images = append(p.Images, ImageChange{Container: sidecar.Name, Native: native, Index: index,
 		Image: spelled, Running: container.Image, ContainerID: status.ContainerID})
+}
+
+// restartFor is the time before which sidecars of a namespace must not have been started: the
+// author's or, where the target is for changed configuration, that of the namespace's.
+func (v *View) restartFor(namespace string) *metav1.Time {
+	at := v.RestartedAt
+	if content, ok := v.Contents[namespace]; ok && (at == nil || content.ChangedAt.After(at.Time)) {
+		at = &metav1.Time{Time: content.ChangedAt}
+	}
+	if at == nil {
+		at = &metav1.Time{}
+	}
+	return at
 }
 
 // changes says whether the container gets another image anyway, which restarts it.

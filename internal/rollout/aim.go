@@ -56,6 +56,10 @@ func (a *Aim) RollingBack() bool { return a.Target.Hash != a.Goal.Hash }
 // Rolling says whether the target is new, and so has to prove itself.
 func (a *Aim) Rolling() bool { return a.Target.Hash != a.policy.Status.StableRevision }
 
+// Watching says whether pods on the target are watched for what the target does to them. The first
+// revision is not: there is nothing to go back to.
+func (a *Aim) Watching() bool { return a.Rolling() && a.policy.Status.StableRevision != "" }
+
 // Input is what the planner has to know.
 func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now time.Time) Input {
 	status, annotations := &a.policy.Status, a.policy.Annotations

@@ -288,7 +288,7 @@ func (w *world) pass(policy *simPolicy) {
 // plan looks at the fleet in a random order.
 func (w *world) plan(policy *simPolicy) rollout.Plan {
 	policy.aim = rollout.TakeAim(&policy.object, policy.target, policy.revisions)
-	view := &fleet.View{Policy: policy.name, Target: policy.aim.Target, Revisions: policy.revisions, Watching: policy.aim.Rolling(),
+	view := &fleet.View{Policy: policy.name, Target: policy.aim.Target, Revisions: policy.revisions, Watching: policy.aim.Watching(),
 		Health: map[string]*v1alpha1.HealthSpec{}, Now: w.now}
 	for _, other := range w.policies {
 		view.Health[other.name] = &other.object.Spec.Rollout.Health
