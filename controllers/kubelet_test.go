@@ -91,21 +91,37 @@ func (k *kubelet) setReady(pod *corev1.Pod) {
 			}
 		}
 	}
-	setReady(pod, ready, metav1.NewTime(k.clock.Now()))
+	now := metav1.NewTime(k.clock.Now())
+	setCondition(pod, corev1.ContainersReady, ready, now)
+	for _, gate := range pod.Spec.ReadinessGates {
+		if !hasCondition(pod, gate.ConditionType) {
+			ready = corev1.ConditionFalse
+		}
+	}
+	setCondition(pod, corev1.PodReady, ready, now)
 }
 
-func setReady(pod *corev1.Pod, ready corev1.ConditionStatus, now metav1.Time) {
+func hasCondition(pod *corev1.Pod, kind corev1.PodConditionType) bool {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == kind {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func setCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.ConditionStatus, now metav1.Time) {
 	for i := range pod.Status.Conditions {
 		c := &pod.Status.Conditions[i]
-		if c.Type != corev1.PodReady {
+		if c.Type != kind {
 			continue
 		}
-		if c.Status != ready {
-			c.Status, c.LastTransitionTime = ready, now
+		if c.Status != status {
+			c.Status, c.LastTransitionTime = status, now
 		}
 		return
 	}
-	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: corev1.PodReady, Status: ready, LastTransitionTime: now})
+	pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{Type: kind, Status: status, LastTransitionTime: now})
 }
 
 // container is the status of one container of a pod.

@@ -130,7 +130,7 @@ var _ = Describe("A new image", func() {
 		w := newReadyWorld(budgets("1", "100%"))
 		w.newFleet(1, 3)
 		down := w.pod("web0-2")
-		setReady(down, corev1.ConditionFalse, metav1.NewTime(w.clock.Now()))
+		setCondition(down, corev1.PodReady, corev1.ConditionFalse, metav1.NewTime(w.clock.Now()))
 		Expect(server.Client.Status().Update(ctx, down)).To(Succeed())
 
 		w.setImage("agent:v2")

@@ -47,7 +47,11 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 	return ctrl.NewControllerManagedBy(mgr).
 		For(&v1alpha1.SidecarPolicy{}).
 		Watches(&corev1.Pod{}, gathered(r.policiesOfPod)).
-		Watches(&corev1.Namespace{}, gathered(r.allPolicies), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		Watches(&corev1.Namespace{}, gathered(r.allPolicies), builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
+		// Teams exempt their workloads by an annotation.
+		Watches(&appsv1.Deployment{}, gathered(r.allPolicies), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
+		Watches(&appsv1.StatefulSet{}, gathered(r.allPolicies), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
+		Watches(&appsv1.DaemonSet{}, gathered(r.allPolicies), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		Watches(&policyv1.PodDisruptionBudget{}, gathered(r.allPolicies)).
 		Watches(&corev1.Secret{}, gathered(r.allPolicies), builder.WithPredicates(only(o.secretKey()))).
 		Watches(&appsv1.ControllerRevision{}, gathered(policyOfLabel)).

@@ -365,6 +365,9 @@ func (w *world) newPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	Expect(err).NotTo(HaveOccurred())
 	additions, conflicts := inject.Render(pod, w.name, &r)
 	Expect(conflicts).To(BeEmpty())
+	if policy.Spec.Rollout.Drain.Seconds > 0 {
+		additions.AddDrainGate(pod, w.name)
+	}
 	additions.Apply(pod)
 	Expect(server.Client.Create(ctx, pod)).To(Succeed())
 	return pod
