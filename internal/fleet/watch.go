@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -60,8 +59,10 @@ func failed(reason v1alpha1.Reason, format string, args ...any) Verdict {
 // watchRestarts counts the restarts of sidecars that the upgrade did not make itself.
 func watchRestarts(pod *corev1.Pod, sidecars []string, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec) (Verdict, bool) {
 	allowed := ptr.Deref(health.MaxRestarts, v1alpha1.DefaultMaxRestarts)
-	for name, status := range statusesByName(pod) {
-		if !slices.Contains(sidecars, name) {
+	statuses := statusesByName(pod)
+	for _, name := range sidecars { // in their order: the first is named
+		status := statuses[name]
+		if status == nil {
 			continue
 		}
 		restarts := status.RestartCount
