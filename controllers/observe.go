@@ -42,7 +42,7 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	}
 	p.pods = fleet.Judge(members, view)
 	input := p.aim.Input(p.pods, p.disruptions, p.now)
-	input.Leaving = p.leaving
+	input.Leaving, input.Vacancies = p.countLeaving(), fleet.Vacancies(members, p.leaving)
 	input.Measurements = r.measurements.take(p.policy.Name)
 	input.NotAccepted = p.accepted.holds != yes
 	input.Images = r.presence(ctx, p)
@@ -96,8 +96,8 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 			return nil, err
 		}
 		for _, pod := range pods {
-			if !selection.Active(pod) {
-				p.noteLeaving(pod)
+			isLeaving := selection.Injectable(pod) && pod.DeletionTimestamp != nil
+			if !selection.Active(pod) && !isLeaving {
 				continue
 			}
 			info, err := resolver.Of(ctx, namespace.Name, pod)
@@ -106,6 +106,10 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 			}
 			member := fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner), Owner: ownerOf(pod, &info),
 				NamespaceLabels: namespace.Labels, Node: nodes[pod.Spec.NodeName], Refusal: refusals.fresh(pod)}
+			if isLeaving {
+				p.leaving = append(p.leaving, member)
+				continue
+			}
 			if p.policy.Spec.Rollout.Exemptions != v1alpha1.ExemptionsIgnore {
 				member.ExemptUntil, member.Exempt, _ = selection.Exempt(p.now, namespace.Annotations, info.Annotations, pod.Annotations)
 			}
@@ -116,17 +120,16 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	return members, nil
 }
 
-// noteLeaving counts a pod of the fleet that is being deleted.
-func (p *pass) noteLeaving(pod *corev1.Pod) {
-	if pod.DeletionTimestamp == nil || pod.Labels[v1alpha1.RevisionLabel(p.policy.Name)] == "" {
-		return
-	}
-	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
-		if p.leaving == nil {
-			p.leaving = map[string]int{}
+// countLeaving counts the pods with the policy's sidecars that are being deleted, by the UID of their owner.
+func (p *pass) countLeaving() map[string]int {
+	leaving := map[string]int{}
+	for i := range p.leaving {
+		pod := &p.leaving[i]
+		if pod.Owner.UID != "" && pod.Pod.Labels[v1alpha1.RevisionLabel(p.policy.Name)] != "" {
+			leaving[pod.Owner.UID]++
 		}
-		p.leaving[string(owner.UID)]++
 	}
+	return leaving
 }
 
 // ownerOf is what replaces the pod when it goes.
@@ -139,6 +142,8 @@ func ownerOf(pod *corev1.Pod, info *workload.Info) fleet.Owner {
 		UID:       string(direct.UID),
 		Unmanaged: direct.Kind == "Job",
 		Settled:   info.Current && info.Has >= info.Wanted,
+		Wanted:    info.Wanted,
+		Lacks:     max(0, info.Wanted-info.Has),
 	}
 }
 

@@ -57,8 +57,8 @@ type pass struct {
 	injecting finding
 	// contents is the configuration that the sidecars read, by namespace; see restartOn.
 	contents map[string]fleet.Content
-	// leaving counts pods of the fleet that are being deleted, by the UID of their owner.
-	leaving map[string]int
+	// leaving are the pods of the fleet that are being deleted.
+	leaving []fleet.Member
 	// pods is the fleet; plan is nil where it was not looked at.
 	pods        []fleet.PodState
 	disruptions []fleet.Disruption

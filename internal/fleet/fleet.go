@@ -3,6 +3,7 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -52,6 +53,9 @@ type Owner struct {
 	// Settled: the owner has all the replicas that it wants, and they are what it would make
 	// now. It is not in the middle of a roll-out of its own.
 	Settled bool
+	// Wanted is how many pods the owner should have, Lacks how many fewer it says that it has.
+	// Wanted is negative where it is not known.
+	Wanted, Lacks int32
 }
 
 // Node is what is known of a pod's node.
@@ -118,6 +122,8 @@ type PodState struct {
 	// Downtime is how long a sidecar was down for the upgrade to the target; zero while
 	// that is not known.
 	Downtime time.Duration
+	// Excused: the pod is not ready, and another policy's upgrade may be the cause.
+	Excused bool
 	// Available: the pod is Ready, and no policy's upgrade of it is unsettled.
 	Available bool
 	// Busy: another policy's upgrade of the pod is under way. Recheck is when time
@@ -158,13 +164,12 @@ func Judge(members []Member, view *View) []PodState {
 	for i, member := range members {
 		states[i] = judgeMember(member, view, stale)
 	}
-	slices.SortFunc(states, func(a, b PodState) int {
-		if c := strings.Compare(a.Pod.Namespace, b.Pod.Namespace); c != 0 {
-			return c
-		}
-		return strings.Compare(a.Pod.Name, b.Pod.Name)
-	})
+	slices.SortFunc(states, func(a, b PodState) int { return compareNames(a.Pod, b.Pod) })
 	return states
+}
+
+func compareNames(a, b *corev1.Pod) int {
+	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
 
 func judgeMember(member Member, view *View, stale staleness) PodState {
@@ -179,7 +184,9 @@ func judgeMember(member Member, view *View, stale staleness) PodState {
 	}
 	injected, _ := v1alpha1.ParseInjectionRecord(pod.Annotations, view.Policy) // Injected has read it
 	upgrade, _ := v1alpha1.ParseUpgradeRecord(pod.Annotations, view.Policy)    // a broken record is none
-	upgrade = excused(pod, upgrade, view)
+	held := upgrade
+	upgrade = excused(pod, held, view)
+	state.Excused = upgrade != held
 	label := pod.Labels[v1alpha1.RevisionLabel(view.Policy)]
 
 	state.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
@@ -258,8 +265,9 @@ func busy(pod *corev1.Pod, view *View, except string) (found bool, recheck time.
 	return found, recheck
 }
 
-// excused is the record without the duty to get the pod Ready, where another policy's later
-// upgrade may be what keeps it from that.
+// excused is the record without the duty to get the pod Ready, while another policy's later
+// upgrade may be what keeps it from that. Once that has failed too, nobody knows whose doing it
+// is, and nobody is excused.
 func excused(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, view *View) *v1alpha1.UpgradeRecord {
 	if record == nil || !record.WasReady || Sound(pod, view.Policy) {
 		return record
@@ -269,7 +277,7 @@ func excused(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, view *View) *v1alp
 		if policy == view.Policy || err != nil || other == nil || !other.At.After(record.At.Time) {
 			continue
 		}
-		if judge(pod, policy, nil, other, view).State != Settled {
+		if judge(pod, policy, nil, other, view).State == Updating {
 			freed := *record
 			freed.WasReady = false
 			return &freed

@@ -58,8 +58,15 @@ func newLedger(in Input) *ledger {
 		l.topologyKey = budget.TopologyKey
 	}
 	for i := range in.Pods {
-		for _, a := range l.accountsOf(&in.Pods[i]) {
-			a.add(&in.Pods[i])
+		pod := &in.Pods[i]
+		for _, a := range l.accountsOf(pod.Workload, pod.Node) {
+			a.add(pod)
+		}
+	}
+	for i := range in.Vacancies {
+		v := &in.Vacancies[i]
+		for _, a := range l.accountsOf(v.Workload, v.Node) {
+			a.total, a.unavailable, a.upgrading = a.total+1, a.unavailable+1, a.upgrading+1
 		}
 	}
 	for g, a := range l.accounts {
@@ -68,11 +75,11 @@ func newLedger(in Input) *ledger {
 	return l
 }
 
-// accountsOf are the groups that a pod is in, in a fixed order.
-func (l *ledger) accountsOf(pod *fleet.PodState) []*account {
+// accountsOf are the groups that a pod of a workload is in on a node, in a fixed order.
+func (l *ledger) accountsOf(workload fleet.Workload, node fleet.Node) []*account {
 	accounts := make([]*account, len(l.scopes))
 	for i, per := range l.scopes {
-		g := l.groupOf(per, pod)
+		g := l.groupOf(per, workload, node)
 		if l.accounts[g] == nil {
 			l.accounts[g] = &account{name: g.name(l.topologyKey)}
 		}
@@ -81,15 +88,15 @@ func (l *ledger) accountsOf(pod *fleet.PodState) []*account {
 	return accounts
 }
 
-func (l *ledger) groupOf(per v1alpha1.BudgetScope, pod *fleet.PodState) group {
+func (l *ledger) groupOf(per v1alpha1.BudgetScope, workload fleet.Workload, node fleet.Node) group {
 	g := group{per: per}
 	switch per {
 	case v1alpha1.PerWorkload:
-		g.workload = pod.Workload
+		g.workload = workload
 	case v1alpha1.PerNamespace:
-		g.key = pod.Pod.Namespace
+		g.key = workload.Namespace
 	case v1alpha1.PerTopology:
-		g.key = pod.Node.Labels[l.topologyKey]
+		g.key = node.Labels[l.topologyKey]
 	}
 	return g
 }
@@ -107,7 +114,7 @@ func (a *account) add(pod *fleet.PodState) {
 // reserve takes the pod out of all its budgets and returns "", or says which
 // budget does not allow it and takes nothing.
 func (l *ledger) reserve(pod *fleet.PodState) string {
-	accounts := l.accountsOf(pod)
+	accounts := l.accountsOf(pod.Workload, pod.Node)
 	for _, a := range accounts {
 		if refusal := a.refuses(pod); refusal != "" {
 			return refusal

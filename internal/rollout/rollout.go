@@ -44,6 +44,8 @@ type Input struct {
 	Pods []fleet.PodState
 	// Leaving counts pods of the fleet that are being deleted, by the UID of their owner.
 	Leaving map[string]int
+	// Vacancies are the places of pods that owners want and don't have.
+	Vacancies []fleet.Vacancy
 	// Disruptions are the PodDisruptionBudgets of the fleet's namespaces.
 	Disruptions []fleet.Disruption
 	// Stable is the name of the last revision that finished; empty before the first.
@@ -119,7 +121,8 @@ func Make(in Input) Plan {
 	case s.Rolling && in.Step == nil && in.Stable != "" && s.Waiting() > 0:
 		plan.Tries = tries(&in)
 	default:
-		c := &chooser{in: &in, plan: &plan, gate: newGate(&in, plan.Step), ways: newWays(&in, plan.Step), staysDrained: staysDrained}
+		gate := newGate(&in, plan.Step)
+		c := &chooser{in: &in, plan: &plan, gate: gate, ways: newWays(&in, plan.Step, gate), staysDrained: staysDrained}
 		c.choose()
 		s.prefetchFailed(&in, &plan)
 	}
@@ -191,8 +194,11 @@ type chooser struct {
 func (c *chooser) choose() {
 	for _, pod := range c.candidates() {
 		full := c.plan.actions() == maxUpgradesPerPass
+		if full {
+			c.staysDrained[pod] = true // its turn comes in the next pass
+		}
 		if full && c.in.Images == nil {
-			return
+			continue
 		}
 		if !c.gate.admits(pod) || c.othersFail(pod) || !c.fetched(pod) || full {
 			continue
@@ -296,8 +302,7 @@ func (c *chooser) drainedAt(pod *fleet.PodState) time.Time {
 	return pod.Gate.ClosedAt.Add(time.Duration(c.in.Spec.Drain.Seconds) * time.Second)
 }
 
-// candidates are the pods that may be moved now: those that are down first, since
-// they cost nothing, then by name.
+// candidates are the pods that may be moved now, in the order of their rank, then by name.
 func (c *chooser) candidates() []*fleet.PodState {
 	var pods []*fleet.PodState
 	for i := range c.in.Pods {
@@ -306,14 +311,19 @@ func (c *chooser) candidates() []*fleet.PodState {
 		}
 	}
 	slices.SortStableFunc(pods, func(a, b *fleet.PodState) int {
-		return cmp.Compare(rank(a), rank(b))
+		return cmp.Compare(c.rank(a), c.rank(b))
 	})
 	return pods
 }
 
-func rank(pod *fleet.PodState) int {
-	if pod.Available {
+// rank puts pods first that are down, since they cost nothing. On trial, those that are down
+// for reasons of their own come last: they need not get ready, and so prove nothing.
+func (c *chooser) rank(pod *fleet.PodState) int {
+	switch {
+	case pod.Available:
 		return 1
+	case c.gate.trial && !pod.Underway() && pod.Verdict.State != fleet.Failed:
+		return 2
 	}
 	return 0
 }
@@ -347,7 +357,7 @@ func requeue(in Input, plan *Plan) time.Duration {
 			next = t
 		}
 	}
-	if plan.actions() > 0 {
+	if plan.actions()+len(plan.Undrains) > 0 {
 		earlier(in.Now.Add(seeAnswers))
 	}
 	for i := range in.Pods {

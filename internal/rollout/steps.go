@@ -108,6 +108,8 @@ func (c *course) quota(total int) int {
 // gate lets the pods pass that the reached steps are about.
 type gate struct {
 	course *course
+	// trial: the target has to prove itself before it reaches everything.
+	trial bool
 	// open is how many pods may still pass by count, unasked how many may still ask for images.
 	open, unasked int
 }
@@ -128,8 +130,12 @@ func newGate(in *Input, step *v1alpha1.StepStatus) *gate {
 	for _, leaving := range in.Leaving {
 		onTarget += leaving // what comes in its place may get the target
 	}
+	for i := range in.Vacancies {
+		v := &in.Vacancies[i]
+		onTarget += int(one(!v.Leaving && slices.Contains(step.Recreating, v.Owner)))
+	}
 	open := c.quota(total) - onTarget
-	return &gate{course: c, open: open, unasked: open}
+	return &gate{course: c, trial: !c.whole, open: open, unasked: open}
 }
 
 func (g *gate) admits(pod *fleet.PodState) bool {
@@ -197,8 +203,11 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 	if at.UpdatedAt != nil && !last {
 		return true
 	}
+	if s.exposed == 0 && (len(in.Leaving) > 0 || len(at.Recreating) > 0) {
+		return false // the first pods to run it are about to be made
+	}
 	if s.exposed == 0 {
-		return s.Waiting() == 0
+		return s.Waiting() == 0 || (!last && s.Waiting() == s.irreplaceable)
 	}
 	if last {
 		return s.Waiting() == s.RefusedOutdated && s.Updating == 0
@@ -207,19 +216,19 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 }
 
 // done says whether the pods that the course is about run the target and have been judged. What
-// can't (a pod that refuses, is exempt, or does not run yet) is not waited for.
+// can't (a pod that refuses, is exempt, does not run yet, or would not be replaced) is not waited for.
 func (c *course) done(in *Input, total int) bool {
 	settled, able := 0, 0
 	for i := range in.Pods {
 		pod := &in.Pods[i]
-		waiting := wayOf(pod, in.Spec) != none
-		if !pod.Injected || (waiting && (pod.Refusal != nil || pod.Exempt)) || pod.Verdict.State == fleet.Starting {
+		waiting, selected := wayOf(pod, in.Spec) != none, c.selects(pod.Pod.Labels, pod.NamespaceLabels)
+		if !pod.Injected || (irreplaceable(pod, in.Spec) && !selected) || (waiting && (pod.Refusal != nil || pod.Exempt)) || pod.Verdict.State == fleet.Starting {
 			continue
 		}
 		able++
 		if !waiting && !pod.Underway() {
 			settled++
-		} else if c.selects(pod.Pod.Labels, pod.NamespaceLabels) {
+		} else if selected {
 			return false
 		}
 	}
@@ -241,7 +250,7 @@ func (s *Summary) mayLeave(in *Input, step *v1alpha1.Step, at *v1alpha1.StepStat
 		s.SoakingUntil = end
 		return false
 	}
-	if !passed {
+	if !passed || s.excused > 0 { // of those that are excused it is not known yet whose doing it is
 		return false
 	}
 	if step.Approval == v1alpha1.ApprovalRequired && in.Approved != name {

@@ -27,14 +27,16 @@ type Summary struct {
 	Outdated int
 	// Evictable pods can be brought to the target by recreating them, as the method says.
 	Evictable int
+	// irreplaceable are those of them that nobody makes anew.
+	irreplaceable int
 	// OpensAt is when the next window opens; zero where none is waited for.
 	OpensAt time.Time
 	// Updating pods have been sent one and are not judged yet.
 	Updating int
 	// RefusedOutdated pods are refused, and would otherwise be upgraded.
 	RefusedOutdated int
-	// exposed pods have the target.
-	exposed int
+	// exposed pods have the target; of the excused ones nobody knows yet what it does to them.
+	exposed, excused int
 	// Refused pods are those whose update the API server does not take.
 	Refused int
 	// Starting is how many upgrades the plan starts.
@@ -155,7 +157,9 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	way := wayOf(pod, spec)
 	s.Outdated += int(one(!pod.Exempt && way == inPlace))
 	s.Evictable += int(one(!pod.Exempt && way == evict))
+	s.irreplaceable += int(one(!pod.Exempt && irreplaceable(pod, spec)))
 	s.exposed += int(one(pod.OnTarget))
+	s.excused += int(one(pod.OnTarget && pod.Excused))
 	s.RefusedOutdated += int(one(!pod.Exempt && way != none && pod.Refusal != nil))
 	s.Downtime = max(s.Downtime, pod.Downtime)
 	s.Updating += int(one(pod.Underway()))

@@ -34,6 +34,12 @@ func wayOf(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) way {
 	return none
 }
 
+// irreplaceable: the method evicts the pod, and nothing comes in its place that could run the target. A
+// step that is counted has no use for it; the last one takes it.
+func irreplaceable(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) bool {
+	return pod.Owner.UID == "" && wayOf(pod, spec) == evict
+}
+
 // maxRecreating is how many owners a step recreates pods of at once.
 const maxRecreating = 50
 
@@ -43,12 +49,13 @@ const maxRecreating = 50
 type ways struct {
 	in   *Input
 	step *v1alpha1.StepStatus
+	gate *gate
 	// open: new pods of all owners get the target.
 	open bool
 }
 
-func newWays(in *Input, step *v1alpha1.StepStatus) *ways {
-	w := &ways{in: in, step: step, open: step == nil}
+func newWays(in *Input, step *v1alpha1.StepStatus, gate *gate) *ways {
+	w := &ways{in: in, step: step, gate: gate, open: step == nil}
 	if step != nil {
 		w.open = int(*step.Index) == len(in.Spec.EffectiveSteps())-1
 	}
@@ -66,6 +73,8 @@ func (w *ways) of(pod *fleet.PodState) (way, string) {
 		return none, pod.Workload.String() + " is in the middle of a roll-out of its own, or lacks pods"
 	case w.in.Leaving[pod.Owner.UID] > 0 && !w.open:
 		return none, "a pod of " + pod.Workload.String() + " is still being deleted"
+	case irreplaceable(pod, w.in.Spec) && !w.covers(pod):
+		return none, pod.Workload.String() + " is not replaced by anybody, and evicted in the last step"
 	case !w.listed(pod):
 		return none, pod.Workload.String() + " is about to be recreated"
 	}
@@ -74,16 +83,22 @@ func (w *ways) of(pod *fleet.PodState) (way, string) {
 
 // listed says whether new pods in this pod's place get the target, and sees to it that they will.
 func (w *ways) listed(pod *fleet.PodState) bool {
-	if w.open || newCourse(w.in.Spec.EffectiveSteps(), int(*w.step.Index)).selects(pod.Pod.Labels, pod.NamespaceLabels) {
+	if w.covers(pod) {
 		return w.stored()
 	}
 	if slices.Contains(w.step.Recreating, pod.Owner.UID) {
 		return w.stored() && slices.Contains(w.in.Step.Recreating, pod.Owner.UID)
 	}
-	if len(w.step.Recreating) < maxRecreating && pod.Owner.UID != "" {
+	if len(w.step.Recreating) < maxRecreating {
+		w.gate.take() // no more owners than the step has room for pods: a pod of theirs that is born for other reasons gets the target too
 		w.step.Recreating = append(w.step.Recreating, pod.Owner.UID)
 	}
 	return false
+}
+
+// covers says whether the step is about all pods with the pod's labels, new ones too.
+func (w *ways) covers(pod *fleet.PodState) bool {
+	return w.open || newCourse(w.in.Spec.EffectiveSteps(), int(*w.step.Index)).selects(pod.Pod.Labels, pod.NamespaceLabels)
 }
 
 // stored says whether the step is the one that admission goes by.

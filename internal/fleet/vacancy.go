@@ -1,0 +1,42 @@
+package fleet
+
+import "slices"
+
+// Vacancy is the place of a pod that its owner wants and does not have.
+type Vacancy struct {
+	Workload Workload
+	// Owner is the UID of the owner.
+	Owner string
+	// Node is where the pod was, where that is known.
+	Node Node
+	// Leaving: the pod is still there, and is being deleted.
+	Leaving bool
+}
+
+// Vacancies are the places in which a pod is missing, given the pods of the fleet and those of
+// them that are being deleted. A pod that was evicted is seen no more, and its owner's
+// status may not show that yet: without them nothing would count it until another one has
+// been made.
+func Vacancies(members, leaving []Member) []Vacancy {
+	has, open := map[string]int32{}, map[string]int32{}
+	for i := range members {
+		has[members[i].Owner.UID]++
+	}
+	leaving = slices.SortedFunc(slices.Values(leaving), func(a, b Member) int { return compareNames(a.Pod, b.Pod) })
+	var vacancies []Vacancy
+	for i := range leaving {
+		pod := &leaving[i]
+		owner := &pod.Owner
+		if owner.UID == "" || (owner.Wanted >= 0 && has[owner.UID]+open[owner.UID] >= owner.Wanted) {
+			continue
+		}
+		open[owner.UID]++
+		vacancies = append(vacancies, Vacancy{Workload: pod.Workload, Owner: owner.UID, Node: pod.Node, Leaving: true})
+	}
+	for _, pod := range slices.Concat(members, leaving) {
+		for ; pod.Owner.UID != "" && open[pod.Owner.UID] < pod.Owner.Lacks; open[pod.Owner.UID]++ {
+			vacancies = append(vacancies, Vacancy{Workload: pod.Workload, Owner: pod.Owner.UID})
+		}
+	}
+	return vacancies
+}
