@@ -146,16 +146,42 @@ func (b *PodBuilder) NotReady(since time.Time) *PodBuilder {
 	return b
 }
 
-// SetReady writes a pod's condition Ready.
+// SetReady writes a pod's conditions ContainersReady and Ready.
 func SetReady(pod *corev1.Pod, status corev1.ConditionStatus, since time.Time) {
-	condition := corev1.PodCondition{Type: corev1.PodReady, Status: status, LastTransitionTime: metav1.NewTime(since)}
+	SetCondition(pod, corev1.ContainersReady, status, since)
+	SetCondition(pod, corev1.PodReady, status, since)
+}
+
+// SetCondition writes one of a pod's conditions.
+func SetCondition(pod *corev1.Pod, kind corev1.PodConditionType, status corev1.ConditionStatus, since time.Time) {
+	condition := corev1.PodCondition{Type: kind, Status: status, LastTransitionTime: metav1.NewTime(since)}
 	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == corev1.PodReady {
+		if pod.Status.Conditions[i].Type == kind {
 			pod.Status.Conditions[i] = condition
 			return
 		}
 	}
 	pod.Status.Conditions = append(pod.Status.Conditions, condition)
+}
+
+// Gated gives the pod a policy's readiness gate, which nobody has opened yet: only its containers are ready.
+func (b *PodBuilder) Gated(policy string) *PodBuilder {
+	b.pod.Spec.ReadinessGates = append(b.pod.Spec.ReadinessGates, corev1.PodReadinessGate{ConditionType: v1alpha1.DrainCondition(policy)})
+	SetCondition(b.pod, corev1.PodReady, corev1.ConditionFalse, Epoch)
+	return b
+}
+
+// Open opens a policy's readiness gate, and the pod is ready.
+func (b *PodBuilder) Open(policy string, since time.Time) *PodBuilder {
+	SetCondition(b.pod, v1alpha1.DrainCondition(policy), corev1.ConditionTrue, since)
+	return b.Ready(since)
+}
+
+// Drained is the pod after a policy has closed its gate, and the kubelet has seen it.
+func (b *PodBuilder) Drained(policy string, since time.Time) *PodBuilder {
+	SetCondition(b.pod, v1alpha1.DrainCondition(policy), corev1.ConditionFalse, since)
+	SetCondition(b.pod, corev1.PodReady, corev1.ConditionFalse, since)
+	return b
 }
 
 // Status changes the status of a container.

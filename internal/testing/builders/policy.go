@@ -1,6 +1,8 @@
 package builders
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -135,6 +137,42 @@ func (b *RolloutBuilder) Budget(per v1alpha1.BudgetScope, maxUnavailable string)
 		}
 	}
 	b.spec.Budgets = append(b.spec.Budgets, v1alpha1.Budget{Per: per, MaxUnavailable: &value})
+	return b
+}
+
+// Steps replaces the steps.
+func (b *RolloutBuilder) Steps(steps ...v1alpha1.Step) *RolloutBuilder {
+	b.spec.Steps = steps
+	return b
+}
+
+// Step is a step that reaches so much of the fleet, a count ("3") or a percentage ("25%"), and soaks.
+func Step(name, upTo string, soak time.Duration) v1alpha1.Step {
+	return v1alpha1.Step{Name: name, UpTo: ptr.To(intstr.Parse(upTo)), Soak: &metav1.Duration{Duration: soak}}
+}
+
+// Method replaces the method.
+func (b *RolloutBuilder) Method(method v1alpha1.RolloutMethod) *RolloutBuilder {
+	b.spec.Method = method
+	return b
+}
+
+// Drain sets for how long pods are drained.
+func (b *RolloutBuilder) Drain(seconds int32) *RolloutBuilder {
+	b.spec.Drain.Seconds = seconds
+	return b
+}
+
+// Topology adds a budget for each value of a label of nodes.
+func (b *RolloutBuilder) Topology(key, maxUnavailable string) *RolloutBuilder {
+	b.Budget(v1alpha1.PerTopology, maxUnavailable)
+	b.spec.Budgets[len(b.spec.Budgets)-1].TopologyKey = key
+	return b
+}
+
+// Window adds a window.
+func (b *RolloutBuilder) Window(schedule string, duration time.Duration) *RolloutBuilder {
+	b.spec.Windows = append(b.spec.Windows, v1alpha1.Window{Schedule: schedule, Duration: metav1.Duration{Duration: duration}})
 	return b
 }
 
