@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -96,8 +97,7 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 			return nil, err
 		}
 		for _, pod := range pods {
-			isLeaving := selection.Injectable(pod) && pod.DeletionTimestamp != nil
-			if !selection.Active(pod) && !isLeaving {
+			if !selection.Active(pod) && !leaving(pod) {
 				continue
 			}
 			info, err := resolver.Of(ctx, namespace.Name, pod)
@@ -106,18 +106,27 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 			}
 			member := fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner), Owner: ownerOf(pod, &info),
 				NamespaceLabels: namespace.Labels, Node: nodes[pod.Spec.NodeName], Refusal: refusals.fresh(pod)}
-			if isLeaving {
+			if leaving(pod) {
 				p.leaving = append(p.leaving, member)
 				continue
 			}
-			if p.policy.Spec.Rollout.Exemptions != v1alpha1.ExemptionsIgnore {
-				member.ExemptUntil, member.Exempt, _ = selection.Exempt(p.now, namespace.Annotations, info.Annotations, pod.Annotations)
-			}
+			member.ExemptUntil, member.Exempt = p.exempt(namespace.Annotations, info.Annotations, pod.Annotations)
 			members = append(members, member)
 		}
 	}
 	refusals.keepOnly(members)
 	return members, nil
+}
+
+// leaving says whether a pod of the fleet is being deleted.
+func leaving(pod *corev1.Pod) bool { return selection.Injectable(pod) && pod.DeletionTimestamp != nil }
+
+// exempt says whether a pod with these annotations around it is to be left alone, and until when.
+func (p *pass) exempt(annotations ...map[string]string) (until time.Time, exempt bool) {
+	if p.policy.Spec.Rollout.Exemptions != v1alpha1.ExemptionsIgnore {
+		until, exempt, _ = selection.Exempt(p.now, annotations...)
+	}
+	return until, exempt
 }
 
 // countLeaving counts the pods with the policy's sidecars that are being deleted, by the UID of their owner.

@@ -203,11 +203,8 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 	if at.UpdatedAt != nil && !last {
 		return true
 	}
-	if s.exposed == 0 && (len(in.Leaving) > 0 || len(at.Recreating) > 0) {
-		return false // the first pods to run it are about to be made
-	}
 	if s.exposed == 0 {
-		return s.Waiting() == 0 || (!last && s.Waiting() == s.irreplaceable)
+		return nothingToProve(in, s, at, last)
 	}
 	if last {
 		return s.Waiting() == s.RefusedOutdated && s.Updating == 0
@@ -215,24 +212,43 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 	return newCourse(steps, int(*at.Index)).done(in, int(s.Counts.Injected))
 }
 
+// nothingToProve says whether a step that no pod runs has none that will, and may be left for that.
+func nothingToProve(in *Input, s *Summary, at *v1alpha1.StepStatus, last bool) bool {
+	if len(in.Leaving) > 0 || len(at.Recreating) > 0 {
+		return false // the first pods to run it are about to be made
+	}
+	return s.Waiting() == 0 || (!last && s.Waiting() == s.irreplaceable)
+}
+
 // done says whether the pods that the course is about run the target and have been judged. What
 // can't (a pod that refuses, is exempt, does not run yet, or would not be replaced) is not waited for.
-func (c *course) done(in *Input, total int) bool {
-	settled, able := 0, 0
+func (c *course) done(in *Input, injected int) bool {
+	settled, total := 0, 0
 	for i := range in.Pods {
 		pod := &in.Pods[i]
-		waiting, selected := wayOf(pod, in.Spec) != none, c.selects(pod.Pod.Labels, pod.NamespaceLabels)
-		if !pod.Injected || (irreplaceable(pod, in.Spec) && !selected) || (waiting && (pod.Refusal != nil || pod.Exempt)) || pod.Verdict.State == fleet.Starting {
+		selected := c.selects(pod.Pod.Labels, pod.NamespaceLabels)
+		if !able(pod, in.Spec, selected) {
 			continue
 		}
-		able++
-		if !waiting && !pod.Underway() {
+		total++
+		if wayOf(pod, in.Spec) == none && !pod.Underway() {
 			settled++
 		} else if selected {
 			return false
 		}
 	}
-	return settled >= min(c.quota(total), able)
+	return settled >= min(c.quota(injected), total)
+}
+
+// able says whether a pod can do its part for a step.
+func able(pod *fleet.PodState, spec *v1alpha1.RolloutSpec, selected bool) bool {
+	switch {
+	case !pod.Injected || pod.Verdict.State == fleet.Starting:
+		return false
+	case irreplaceable(pod, spec) && !selected:
+		return false
+	}
+	return wayOf(pod, spec) == none || (pod.Refusal == nil && !pod.Exempt)
 }
 
 // mayLeave says whether the step has soaked and has the approval that it needs, and notes
