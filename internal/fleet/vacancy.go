@@ -16,7 +16,7 @@ type Vacancy struct {
 // Vacancies are the places in which a pod is missing, given the pods of the fleet and those of
 // them that are being deleted. A pod that was evicted is seen no more, and its owner's
 // status may not show that yet: without them nothing would count it until another one has
-// been made.
+// been made. An owner may say late that it lacks one, and is not believed against pods that are there.
 func Vacancies(members, leaving []Member) []Vacancy {
 	has, open := map[string]int32{}, map[string]int32{}
 	for i := range members {
@@ -34,8 +34,10 @@ func Vacancies(members, leaving []Member) []Vacancy {
 		vacancies = append(vacancies, Vacancy{Workload: pod.Workload, Owner: owner.UID, Node: pod.Node, Leaving: true})
 	}
 	for _, pod := range slices.Concat(members, leaving) {
-		for ; pod.Owner.UID != "" && open[pod.Owner.UID] < pod.Owner.Lacks; open[pod.Owner.UID]++ {
-			vacancies = append(vacancies, Vacancy{Workload: pod.Workload, Owner: pod.Owner.UID})
+		owner := pod.Owner
+		for owner.UID != "" && open[owner.UID] < min(owner.Lacks, owner.Wanted-has[owner.UID]) {
+			open[owner.UID]++
+			vacancies = append(vacancies, Vacancy{Workload: pod.Workload, Owner: owner.UID})
 		}
 	}
 	return vacancies

@@ -68,6 +68,9 @@ type Input struct {
 
 // Plan is what to do now, and where the roll-out stands before it is done.
 type Plan struct {
+	// Target is the name of the revision that pods should get; RollingBack: another one has failed.
+	Target      string
+	RollingBack bool
 	// Upgrades are to be sent, one PATCH each, in any order.
 	Upgrades []Upgrade
 	// Evictions are pods that are to be recreated.
@@ -106,7 +109,7 @@ type Upgrade struct {
 
 // Make decides what to do now.
 func Make(in Input) Plan {
-	plan := Plan{Summary: summarize(in)}
+	plan := Plan{Target: in.Target.Hash, RollingBack: in.RollingBack, Summary: summarize(in)}
 	s := &plan.Summary
 	s.Hold, s.OpensAt = holdReason(&in, s)
 	if s.Rolling {

@@ -31,6 +31,8 @@ type Summary struct {
 	irreplaceable int
 	// OpensAt is when the next window opens; zero where none is waited for.
 	OpensAt time.Time
+	// Replacing is how many pods, while a roll-out recreates some, are still to be made anew by their owners.
+	Replacing int
 	// Updating pods have been sent one and are not judged yet.
 	Updating int
 	// RefusedOutdated pods are refused, and would otherwise be upgraded.
@@ -76,7 +78,7 @@ type Summary struct {
 
 // Finished says whether nothing is left to do for the method.
 func (s *Summary) Finished() bool {
-	if s.Outdated > 0 || s.Evictable > 0 || s.Updating > 0 || s.FailedRevision != "" {
+	if s.Waiting() > 0 || s.Replacing > 0 || s.Updating > 0 || s.FailedRevision != "" {
 		return false
 	}
 	return (s.Rolling && s.StepsDone) || (!s.Rolling && s.Counts.Failed == 0)
@@ -92,6 +94,9 @@ func summarize(in Input) Summary {
 	s.WithinBudget = int(s.Counts.Unavailable) <= in.Spec.MaxUnavailable(v1alpha1.PerFleet, int(s.Counts.Selected))
 	s.Unhealthy = worst(troubles)
 	s.Rolling = in.Target.Hash != in.Stable
+	if recreates(in.Spec) && (s.Rolling || in.RollingBack) {
+		s.Replacing = len(in.Vacancies)
+	}
 	s.judgeRevision(&in)
 	return s
 }

@@ -21,8 +21,7 @@ const (
 
 // wayOf is the mildest way that the method allows for a pod.
 func wayOf(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) way {
-	recreates := spec.Method == v1alpha1.MethodRecreate || spec.Method == v1alpha1.MethodInPlaceOrRecreate
-	evictable := recreates && (spec.EvictUnmanaged || !pod.Owner.Unmanaged)
+	evictable := recreates(spec) && (spec.EvictUnmanaged || !pod.Owner.Unmanaged)
 	switch {
 	case evictable && pod.Stale != "":
 		return evict
@@ -32,6 +31,10 @@ func wayOf(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) way {
 		return inPlace
 	}
 	return none
+}
+
+func recreates(spec *v1alpha1.RolloutSpec) bool {
+	return spec.Method == v1alpha1.MethodRecreate || spec.Method == v1alpha1.MethodInPlaceOrRecreate
 }
 
 // irreplaceable: the method evicts the pod, and nothing comes in its place that could run the target. A

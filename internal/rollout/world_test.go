@@ -256,7 +256,7 @@ func describe(policy *simPolicy, plan rollout.Plan, now time.Time) string {
 	if err != nil {
 		panic(err)
 	}
-	text := fmt.Sprintf("%+v step %s requeue %s\n", plan.Summary, step, plan.Requeue)
+	text := fmt.Sprintf("%+v step %s requeue %s\n%s\n", plan.Summary, step, plan.Requeue, strings.Join(plan.Notes(), "\n"))
 	for i := range plan.Upgrades {
 		text += fmt.Sprintf("%s %v\n", plan.Upgrades[i], plan.Upgrades[i].Patch(policy.name, now))
 	}
