@@ -118,6 +118,7 @@ func isBad(image string) bool { return strings.HasSuffix(image, ":bad") }
 // passes; targets change on the way. The promises about budgets, PodDisruptionBudgets and app
 // containers are checked with every single upgrade.
 func TestPromise3NoBudgetIsExceededByPoliciesTogetherNorByCrashes(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs, mesh := newPolicy(t, "logs"), newPolicy(t, "mesh")
 		w := newWorld(t, logs, mesh)
@@ -149,6 +150,7 @@ func (w *world) stormOfTargets(t *rapid.T, logs, mesh *simPolicy) {
 // The same with pods that are drained before each upgrade: whoever is drained counts as unavailable,
 // and nobody is left drained.
 func TestPromise3DrainedPodsCountAndComeBack(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs, mesh := newPolicy(t, "logs"), newPolicy(t, "mesh")
 		logs.spec().Drain.Seconds = rapid.Int32Range(1, 15).Draw(t, "logs drains for")
@@ -162,6 +164,7 @@ func TestPromise3DrainedPodsCountAndComeBack(t *testing.T) {
 
 // A roll-out that is stopped in the middle, by whatever, leaves no pod drained either.
 func TestStoppedRolloutLeavesNoPodDrained(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs := newPolicy(t, "logs")
 		logs.spec().Drain.Seconds = rapid.Int32Range(1, 30).Draw(t, "drains for")
@@ -222,6 +225,7 @@ func drawRecreation(t *rapid.T, policy *simPolicy) {
 
 // Pods that are recreated count until their owner has another one that is ready.
 func TestPromise3RecreatedPodsCountUntilTheyAreReplaced(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs, mesh := newPolicy(t, "logs"), newPolicy(t, "mesh")
 		drawRecreation(t, logs)
@@ -265,6 +269,7 @@ func (w *world) checkRecreated(policy *simPolicy) {
 
 // Nothing is started outside of a window or in a pod that is exempt; everything gets there in the end.
 func TestWindowsAndExemptionsAreKept(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs, mesh := newPolicy(t, "logs"), newPolicy(t, "mesh")
 		logs.spec().Windows = builders.Rollout().Window("*/3 * * * *", time.Minute).Obj().Windows
@@ -294,6 +299,7 @@ func TestWindowsAndExemptionsAreKept(t *testing.T) {
 
 // Nothing rolls again after a roll-out has finished, whatever happens to pods.
 func TestFinishedFleetIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs := newPolicy(t, "logs")
 		logs.spec().Method = v1alpha1.MethodInPlaceOrRecreate
@@ -311,6 +317,7 @@ func TestFinishedFleetIsLeftAlone(t *testing.T) {
 // An image that can't be pulled, everywhere or for some workloads, harms no more pods than the budgets allow.
 // The roll-out stops, and the way back mends everything.
 func TestPromise4BadVersionStopsWithinTheBudgetsAndTheWayBackConverges(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs := newPolicy(t, "logs")
 		w := newWorld(t, logs)
@@ -351,6 +358,7 @@ func drawFault(t *rapid.T, kinds ...string) fault {
 // The same without anybody watching: whatever is wrong with a version, the fleet is back on the stable
 // revision by itself, the failed one is remembered, and no more than the first step was ever harmed.
 func TestPromise4BadVersionIsRolledBackFromTheStepThatItBroke(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs, mesh := newPolicy(t, "logs"), newPolicy(t, "mesh")
 		logs.spec().Health.GuardApp, logs.spec().Steps = nil, drawSteps(t)
@@ -373,6 +381,7 @@ func TestPromise4BadVersionIsRolledBackFromTheStepThatItBroke(t *testing.T) {
 
 // The same with a version that takes new pods.
 func TestPromise4BadVersionIsRolledBackByRecreation(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		logs := newPolicy(t, "logs")
 		drawRecreation(t, logs)
@@ -414,6 +423,37 @@ func (w *world) replaceable(policy *simPolicy) int {
 func (w *world) allUp() {
 	for _, p := range w.pods {
 		p.downUntil = w.now
+	}
+}
+
+// A version that crashes 30 s after it got ready harms 1% of 1,000 pods with the
+// default steps and settings, and no pod is left on it.
+func TestPromise4ACrashAfter30SecondsHarmsOnePercentOfAThousandPods(t *testing.T) {
+	t.Parallel()
+	policy := simulated("logs", builders.Template("logs-agent", "logs-agent:1"), &builders.RolloutBuilder{})
+	w := &world{t: t, rand: rand.New(rand.NewPCG(1, 0)), quiet: true, now: builders.At(1000), policies: []*simPolicy{policy}}
+	w.fault = func(image string, _ *simPod) fault {
+		if isBad(image) {
+			return fault{crash: 30 * time.Second}
+		}
+		return fault{}
+	}
+	for i := range 50 {
+		w.addWorkload(fleet.Workload{Kind: "Deployment", Namespace: "shop", Name: fmt.Sprintf("app%d", i)}, 20, w.policies)
+	}
+	w.allUp()
+	w.target(policy, "bad")
+	w.runUntil("the bad version is rolled back", 1000, func() bool { return policy.object.Status.Phase == v1alpha1.PhaseRolledBack })
+	if harmed := w.harmed(); harmed == 0 || harmed > 10 {
+		t.Errorf("%d of 1000 pods were harmed, want 1 to 10", harmed)
+	}
+	for _, p := range w.pods {
+		if image := p.sidecars["logs-agent"].image; isBad(image) {
+			t.Errorf("pod %s is left with %s", p.pod.Name, image)
+		}
+	}
+	if name := policy.object.Status.FailedRevision; name != policy.target.Hash {
+		t.Errorf("failedRevision is %q, want %q", name, policy.target.Hash)
 	}
 }
 
