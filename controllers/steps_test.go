@@ -129,6 +129,35 @@ var _ = Describe("Steps", func() {
 		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(w.status().StableRevision))
 	})
 
+	It("that select no pod hold the roll-out and say so, until they are corrected or promoted", func() {
+		typo := v1alpha1.Step{Name: "volunteers", PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"canray": "true"}}}
+		w := newReadyWorld(budgets("100%", "100%"), steps(typo))
+		w.newFleet(1, 2)
+		w.setImage("agent:v2")
+		w.settle()
+		Expect(w.patches()).To(BeEmpty())
+		target := w.status().TargetRevision
+		Expect(w.condition(v1alpha1.ConditionProgressing).Message).To(And(ContainSubstring("step volunteers selects no pod that can be upgraded"),
+			ContainSubstring("fleet.sidecar.dev/promote="+target+"/volunteers")))
+		w.annotate(v1alpha1.PromoteAnnotation, target+"/volunteers")
+		w.rollOut(func() {})
+		Expect(w.images()).To(HaveEach("agent:v2"))
+	})
+
+	It("by default soak a small fleet once", func() {
+		w := newReadyWorld(budgets("100%", "100%"), func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Steps = nil })
+		w.newFleet(1, 4)
+		w.setImage("agent:v2")
+		w.settle()
+		w.kubelet.sync(w.pods())
+		w.clock.Step(11 * time.Second)
+		w.settle()
+		Expect(w.status().Phase).To(Equal(v1alpha1.PhaseSoaking))
+		w.clock.Step(time.Minute)
+		w.settle()
+		Expect(w.status().Step).To(HaveValue(HaveField("Name", "fleet")), "10% of 4 is the pod that has soaked")
+	})
+
 	It("hold for a policy without any: one pod first", func() {
 		w := newReadyWorld(budgets("100%", "100%"), func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Steps = nil })
 		w.newFleet(2, 5)

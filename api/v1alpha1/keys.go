@@ -33,8 +33,9 @@ const (
 	// revision leave that step, which requires approval.
 	ApproveAnnotation = "fleet.sidecar.dev/approve"
 
-	// PromoteAnnotation on a policy, with the value <revision>/<step>, ends the soak of that step
-	// of that revision, and approves it. Failures still stop the roll-out.
+	// PromoteAnnotation on a policy, with the value <revision>/<step>, ends that step of that
+	// revision: without the rest of its soak and analysis, and as if it was approved. Failures of
+	// pods still stop the roll-out.
 	PromoteAnnotation = "fleet.sidecar.dev/promote"
 
 	// AbortAnnotation on a policy names a revision that is to count as failed: its roll-out

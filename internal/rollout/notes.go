@@ -17,6 +17,7 @@ const maxNamed = 6
 func (p *Plan) Notes() []string {
 	var n notes
 	n.standing(p)
+	n.pods("try", "as dry runs", upgraded(p.Tries))
 	n.pods("upgrade", "in place", upgraded(p.Upgrades))
 	n.pods("evict", "to be made anew", p.Evictions)
 	n.pods("drain", "before their upgrade", p.Drains)
@@ -78,6 +79,26 @@ func (n *notes) pods(verb, how string, pods []*fleet.PodState) {
 
 // waiting says what does not go on, and why.
 func (n *notes) waiting(s *Summary) {
+	n.held(s)
+	for _, wait := range []struct {
+		holds bool
+		note  string
+	}{
+		{s.Replacing > 0, fmt.Sprintf("wait for owners to make %d pods anew", s.Replacing)},
+		{s.Prefetching > 0, fmt.Sprintf("wait for the images of %d pods", s.Prefetching)},
+		{!s.SoakingUntil.IsZero(), "soak until " + clock(s.SoakingUntil)},
+		{s.Analyzing != "", "wait for the analysis: " + s.Analyzing},
+		{s.AwaitingApproval != "", "wait for the approval of " + s.AwaitingApproval},
+		{s.Blocked != "", "wait: " + s.Blocked},
+	} {
+		if wait.holds {
+			n.add("%s", wait.note)
+		}
+	}
+}
+
+// held says why nothing may be started.
+func (n *notes) held(s *Summary) {
 	switch {
 	case s.Hold == v1alpha1.ReasonFrozen && s.OpensAt.IsZero():
 		n.add("wait: no window opens any more")
@@ -85,24 +106,6 @@ func (n *notes) waiting(s *Summary) {
 		n.add("wait for the window that opens at %s", clock(s.OpensAt))
 	case s.Hold != "" && s.FailedRevision == "":
 		n.add("wait: %s", s.Hold)
-	}
-	if s.Replacing > 0 {
-		n.add("wait for owners to make %d pods anew", s.Replacing)
-	}
-	if s.Prefetching > 0 {
-		n.add("wait for the images of %d pods", s.Prefetching)
-	}
-	if !s.SoakingUntil.IsZero() {
-		n.add("soak until %s", clock(s.SoakingUntil))
-	}
-	if s.Analyzing != "" {
-		n.add("wait for the analysis: %s", s.Analyzing)
-	}
-	if s.AwaitingApproval != "" {
-		n.add("wait for the approval of %s", s.AwaitingApproval)
-	}
-	if s.Blocked != "" {
-		n.add("wait: %s", s.Blocked)
 	}
 }
 

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"fmt"
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -154,6 +155,9 @@ func (g *gate) wants(pod *fleet.PodState) bool {
 // reached, and notes in the summary what the step waits for.
 func walk(in *Input, s *Summary) *v1alpha1.StepStatus {
 	steps := in.Spec.EffectiveSteps()
+	if len(in.Spec.Steps) == 0 {
+		dropIdleSoaks(steps, int(s.Counts.Injected))
+	}
 	at := position(in, steps)
 	for {
 		step := &steps[*at.Index]
@@ -173,6 +177,16 @@ func walk(in *Input, s *Summary) *v1alpha1.StepStatus {
 		}
 		next := *at.Index + 1
 		at = &v1alpha1.StepStatus{Index: &next, Name: steps[next].Name, StartedAt: metav1.Time{Time: in.Now}}
+	}
+}
+
+// dropIdleSoaks: in a small fleet the second of the default steps reaches no more pods than the
+// first, which have soaked already.
+func dropIdleSoaks(steps []v1alpha1.Step, injected int) {
+	for i := 1; i < len(steps); i++ {
+		if steps[i].Quota(injected) == steps[i-1].Quota(injected) {
+			steps[i].Soak = nil
+		}
 	}
 }
 
@@ -203,6 +217,9 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 	if at.UpdatedAt != nil && !last {
 		return true
 	}
+	if step := &steps[*at.Index]; step.UpTo == nil && s.Waiting() > 0 && emptyStep(in, step) {
+		return s.mayPass(in, step)
+	}
 	if s.exposed == 0 {
 		return nothingToProve(in, s, at, last)
 	}
@@ -210,6 +227,25 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 		return s.Waiting() == s.RefusedOutdated && s.Updating == 0
 	}
 	return newCourse(steps, int(*at.Index)).done(in, int(s.Counts.Injected))
+}
+
+// emptyStep says whether a step that is given by labels has no pod that could prove anything.
+func emptyStep(in *Input, step *v1alpha1.Step) bool {
+	pods, namespaces := selector(step.PodSelector), selector(step.NamespaceSelector)
+	return !slices.ContainsFunc(in.Pods, func(pod fleet.PodState) bool {
+		return able(&pod, in.Spec, true) && pods.Matches(labels.Set(pod.Pod.Labels)) && namespaces.Matches(labels.Set(pod.NamespaceLabels))
+	})
+}
+
+// mayPass: an author who wrote a canary and misspelled its label must not get a fleet without one.
+func (s *Summary) mayPass(in *Input, step *v1alpha1.Step) bool {
+	name := in.Target.Hash + "/" + step.Name
+	if in.Promoted == name {
+		return true
+	}
+	s.blocked(fmt.Sprintf("step %s selects no pod that can be upgraded: correct its selectors, or go on without it: kubectl annotate --overwrite sidecarpolicy/%s %s=%s",
+		step.Name, in.Policy, v1alpha1.PromoteAnnotation, name))
+	return false
 }
 
 // nothingToProve says whether a step that no pod runs has none that will, and may be left for that.
