@@ -214,6 +214,9 @@ func position(in *Input, steps []v1alpha1.Step) *v1alpha1.StepStatus {
 // refused, or has never started) is not waited for, but something has to run it. A step
 // that was reached stays reached, except for the last: there all pods count until the end.
 func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStatus, last bool) bool {
+	if s.exposed == 0 {
+		at.UpdatedAt = nil // what was watched is gone
+	}
 	if at.UpdatedAt != nil && !last {
 		return true
 	}

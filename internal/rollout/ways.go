@@ -84,18 +84,21 @@ func (w *ways) of(pod *fleet.PodState) (way, string) {
 	return evict, ""
 }
 
-// listed says whether new pods in this pod's place get the target, and sees to it that they will.
+// listed says whether new pods in this pod's place get the target, and sees to it that they will. No more
+// owners are named than the step has room for pods: what is born of theirs for other reasons gets
+// the target too.
 func (w *ways) listed(pod *fleet.PodState) bool {
 	if w.covers(pod) {
 		return w.stored()
 	}
-	if slices.Contains(w.step.Recreating, pod.Owner.UID) {
-		return w.stored() && slices.Contains(w.in.Step.Recreating, pod.Owner.UID)
+	named := slices.Contains(w.step.Recreating, pod.Owner.UID)
+	if named && w.stored() && slices.Contains(w.in.Step.Recreating, pod.Owner.UID) {
+		return true
 	}
-	if len(w.step.Recreating) < maxRecreating {
-		w.gate.take() // no more owners than the step has room for pods: a pod of theirs that is born for other reasons gets the target too
+	if !named && len(w.step.Recreating) < maxRecreating {
 		w.step.Recreating = append(w.step.Recreating, pod.Owner.UID)
 	}
+	w.gate.take()
 	return false
 }
 

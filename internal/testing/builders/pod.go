@@ -44,6 +44,12 @@ func (b *PodBuilder) Clone() *PodBuilder { return &PodBuilder{pod: b.pod.DeepCop
 // Obj is the pod.
 func (b *PodBuilder) Obj() *corev1.Pod { return b.pod.DeepCopy() }
 
+// Named gives the pod another name.
+func (b *PodBuilder) Named(name string) *PodBuilder {
+	b.pod.Name = name
+	return b
+}
+
 // With changes the pod in a way that no other method does.
 func (b *PodBuilder) With(change func(*corev1.Pod)) *PodBuilder {
 	change(b.pod)

@@ -1,0 +1,374 @@
+package rollout_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
+	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
+)
+
+// upgraded is a pod of a Deployment that has been healthy on r2 for long.
+func upgraded(deployment string, i int) fleet.Member {
+	return in(deployment, pod(deployment, i).Upgraded(policy, r2, builders.At(0)).Restarted("agent", builders.At(1)))
+}
+
+// some is a Deployment of which the first few pods have been upgraded.
+func some(name string, done, size int) []fleet.Member {
+	members := deployment(name, size)
+	for i := range done {
+		members[i] = upgraded(name, i)
+	}
+	return members
+}
+
+// at is the step that was reached; it has been updated since then, or not yet where that is negative.
+func at(index int32, name string, updated int) *v1alpha1.StepStatus {
+	step := &v1alpha1.StepStatus{Index: &index, Name: name, StartedAt: metav1.NewTime(builders.At(0))}
+	if updated >= 0 {
+		step.UpdatedAt = &metav1.Time{Time: builders.At(updated)}
+	}
+	return step
+}
+
+func threeSteps() *builders.RolloutBuilder {
+	return builders.Rollout().Steps(builders.Step("one", "1", time.Minute), builders.Step("half", "50%", 0), builders.Step("fleet", "100%", 0))
+}
+
+// rolling is a roll-out from r1 to r2 at 100 s.
+func rolling(spec *builders.RolloutBuilder, step *v1alpha1.StepStatus, members []fleet.Member) rollout.Input {
+	if step == nil { // the dry runs have been made
+		step = at(0, spec.Obj().EffectiveSteps()[0].Name, -1)
+	}
+	input := inputAt(100, spec, members)
+	input.Stable, input.Step = r1.Hash, step
+	return input
+}
+
+func TestRolloutWalksAlongItsSteps(t *testing.T) {
+	needsApproval := func() *builders.RolloutBuilder {
+		return threeSteps().With(func(s *v1alpha1.RolloutSpec) { s.Steps[0].Approval = v1alpha1.ApprovalRequired })
+	}
+	paused := func(s *v1alpha1.RolloutSpec) { s.Paused = true }
+	inFlight := in("cart", pod("cart", 0).Upgraded(policy, r2, builders.At(99)))
+	refused := member("cart", 0)
+	refused.Refusal = &fleet.Refusal{Until: builders.At(900)}
+	exempt := member("cart", 0)
+	exempt.Exempt = true
+	name := r2.Hash + "/one"
+	for _, tc := range []struct {
+		name    string
+		spec    *builders.RolloutBuilder
+		step    *v1alpha1.StepStatus
+		members []fleet.Member
+		change  func(*rollout.Input)
+		// want is the step afterwards; upgrades how many pods start.
+		want     string
+		upgrades int
+		soak     int
+		approval string
+		done     bool
+	}{
+		{name: "the first pod", spec: threeSteps(), members: deployment("cart", 4), want: "one", upgrades: 1},
+		{name: "it is on its way", spec: threeSteps(), step: at(0, "one", -1), members: append(deployment("till", 3), inFlight), want: "one"},
+		{name: "it is healthy: the soak begins", spec: threeSteps(), step: at(0, "one", -1), members: some("cart", 1, 4), want: "one", soak: 160},
+		{name: "it soaks", spec: threeSteps(), step: at(0, "one", 41), members: some("cart", 1, 4), want: "one", soak: 101},
+		{name: "it has soaked", spec: threeSteps(), step: at(0, "one", 40), members: some("cart", 1, 4), want: "half", upgrades: 1},
+		{name: "a step without a soak is left at once", spec: threeSteps(), step: at(1, "half", -1), members: some("cart", 2, 4), want: "fleet", upgrades: 2},
+		{name: "the last one ends with the last pod", spec: threeSteps(), step: at(2, "fleet", -1), members: some("cart", 4, 4), want: "fleet", done: true},
+		{name: "one of its pods went away", spec: threeSteps(), step: at(1, "half", 0), members: some("cart", 1, 4), want: "fleet", upgrades: 3},
+		{name: "all of its pods went away: nothing was watched to the end", spec: threeSteps(), step: at(0, "one", 10), members: deployment("cart", 4), want: "one", upgrades: 1},
+		{name: "paused", spec: threeSteps().With(paused), step: at(0, "one", 40), members: some("cart", 1, 4), want: "one"},
+		{name: "an approval is missing", spec: needsApproval(), step: at(0, "one", 40), members: some("cart", 1, 4), want: "one", approval: name},
+		{name: "it is not asked for before the end of the soak", spec: needsApproval(), step: at(0, "one", 41), members: some("cart", 1, 4), want: "one", soak: 101},
+		{name: "it is there", spec: needsApproval(), step: at(0, "one", 40), members: some("cart", 1, 4),
+			change: func(in *rollout.Input) { in.Approved = name }, want: "half", upgrades: 1},
+		{name: "of another step", spec: needsApproval(), step: at(0, "one", 40), members: some("cart", 1, 4),
+			change: func(in *rollout.Input) { in.Approved = r2.Hash + "/half" }, want: "one", approval: name},
+		{name: "of another revision", spec: needsApproval(), step: at(0, "one", 40), members: some("cart", 1, 4),
+			change: func(in *rollout.Input) { in.Approved = r3.Hash + "/one" }, want: "one", approval: name},
+		{name: "an approval does not shorten the soak", spec: needsApproval(), step: at(0, "one", 41), members: some("cart", 1, 4),
+			change: func(in *rollout.Input) { in.Approved = name }, want: "one", soak: 101},
+		{name: "promoted: soak and approval", spec: needsApproval(), step: at(0, "one", 41), members: some("cart", 1, 4),
+			change: func(in *rollout.Input) { in.Promoted = name }, want: "half", upgrades: 1},
+		{name: "promoted, and no pod is healthy yet", spec: needsApproval(), step: at(0, "one", -1), members: append(deployment("till", 3), inFlight),
+			change: func(in *rollout.Input) { in.Promoted = name }, want: "one"},
+		{name: "aborted", spec: threeSteps(), step: at(0, "one", 40), members: some("cart", 1, 4),
+			change: func(in *rollout.Input) { in.Aborted = r2.Hash }, want: "one"},
+		{name: "a pod that refuses is not waited for", spec: threeSteps(), step: at(1, "half", -1), members: append(some("till", 1, 2), refused), want: "fleet", upgrades: 1},
+		{name: "something has to run it", spec: threeSteps(), step: at(0, "one", -1), members: []fleet.Member{refused}, want: "one"},
+		{name: "an exempt pod is not waited for", spec: threeSteps(), members: []fleet.Member{exempt}, want: "fleet", done: true},
+		{name: "no pods", spec: threeSteps(), want: "fleet", done: true},
+		{name: "default steps of 1,000 pods: 1%", spec: builders.Rollout().Steps(), members: deployment("cart", 1000), want: "one-percent", upgrades: 10},
+		{name: "default steps of 5 pods: 1% is one of them", spec: builders.Rollout().Steps(), members: deployment("cart", 5), want: "one-percent", upgrades: 1},
+		{name: "10% of 5 pods is one of them", spec: builders.Rollout().Steps(), step: at(1, "ten-percent", -1), members: deployment("cart", 5), want: "ten-percent", upgrades: 1},
+		{name: "10% of 19 pods is one of them", spec: builders.Rollout().Steps(), step: at(1, "ten-percent", -1), members: deployment("cart", 19), want: "ten-percent", upgrades: 1},
+		{name: "10% of 20 pods is two", spec: builders.Rollout().Steps(), step: at(1, "ten-percent", -1), members: some("cart", 1, 20), want: "ten-percent", upgrades: 1},
+		{name: "the stable revision has no steps", spec: threeSteps(), step: at(0, "one", -1), members: deployment("cart", 4),
+			change: func(in *rollout.Input) { in.Stable = r2.Hash }, upgrades: 4},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			input := rolling(tc.spec, tc.step, tc.members)
+			if tc.change != nil {
+				tc.change(&input)
+			}
+			plan := rollout.Make(input)
+			s := &plan.Summary
+			got := ""
+			if plan.Step != nil {
+				got = plan.Step.Name
+			}
+			if got != tc.want || len(plan.Upgrades) != tc.upgrades || s.AwaitingApproval != tc.approval || s.StepsDone != tc.done {
+				t.Errorf("step %q, %d upgrades, approval %q, done %t; want %q, %d, %q, %t",
+					got, len(plan.Upgrades), s.AwaitingApproval, s.StepsDone, tc.want, tc.upgrades, tc.approval, tc.done)
+			}
+			if (tc.soak == 0) != s.SoakingUntil.IsZero() || (tc.soak != 0 && !s.SoakingUntil.Equal(builders.At(tc.soak))) {
+				t.Errorf("soaks until %s, want %d s", s.SoakingUntil, tc.soak)
+			}
+		})
+	}
+}
+
+// Steps that change in the middle take effect at once, and never begin again.
+func TestStepsThatChangeInTheMiddle(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		steps []v1alpha1.Step
+		index int32
+		want  string
+		// kept: the step is the same one, and goes on soaking.
+		kept bool
+	}{
+		{"nothing changed", threeSteps().Obj().Steps, 1, "half", true},
+		{"one was put before it", []v1alpha1.Step{builders.Step("canary", "1", 0), builders.Step("one", "1", 0), builders.Step("half", "50%", time.Hour), builders.Step("fleet", "100%", 0)}, 2, "half", true},
+		{"one before it is gone", []v1alpha1.Step{builders.Step("half", "50%", time.Hour), builders.Step("fleet", "100%", 0)}, 0, "half", true},
+		{"it was renamed", []v1alpha1.Step{builders.Step("one", "1", 0), builders.Step("middle", "75%", time.Hour), builders.Step("fleet", "100%", 0)}, 1, "middle", false},
+		{"it and all after it are gone", []v1alpha1.Step{builders.Step("fleet", "100%", 0)}, 0, "fleet", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			step := at(1, "half", 99)
+			spec := builders.Rollout().Steps(tc.steps...).With(func(s *v1alpha1.RolloutSpec) {
+				for i := range s.Steps {
+					s.Steps[i].Soak = &metav1.Duration{Duration: time.Hour}
+				}
+			})
+			plan := rollout.Make(rolling(spec, step, some("cart", 2, 4)))
+			if *plan.Step.Index != tc.index || plan.Step.Name != tc.want {
+				t.Errorf("step %d %s, want %d %s", *plan.Step.Index, plan.Step.Name, tc.index, tc.want)
+			}
+			if kept := plan.Step.UpdatedAt != nil && plan.Step.UpdatedAt.Time.Equal(builders.At(99)); kept != tc.kept {
+				t.Errorf("goes on soaking: %t, want %t", kept, tc.kept)
+			}
+			if *step.Index != 1 || step.Name != "half" {
+				t.Error("the input was changed")
+			}
+		})
+	}
+}
+
+// Steps by labels reach their pods and no others, and what earlier steps reached.
+func TestStepsBySelectors(t *testing.T) {
+	canary := v1alpha1.Step{Name: "canary", PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"canary": "true"}}}
+	staging := v1alpha1.Step{Name: "staging", NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"stage": "test"}}}
+	both := v1alpha1.Step{Name: "both", PodSelector: canary.PodSelector, NamespaceSelector: staging.NamespaceSelector}
+	unreadable := v1alpha1.Step{Name: "unreadable", PodSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}}}}
+	fleetStep := builders.Step("fleet", "100%", 0)
+	labelled := in("cart", pod("cart", 0).Label("canary", "true"))
+	inStaging, labelledInStaging := member("cart", 1), in("cart", pod("cart", 2).Label("canary", "true"))
+	inStaging.NamespaceLabels, labelledInStaging.NamespaceLabels = map[string]string{"stage": "test"}, map[string]string{"stage": "test"}
+	members := []fleet.Member{labelled, inStaging, labelledInStaging, member("cart", 3)}
+	for _, tc := range []struct {
+		name  string
+		steps []v1alpha1.Step
+		step  *v1alpha1.StepStatus
+		want  []string
+	}{
+		{"by the pod's labels", []v1alpha1.Step{canary, fleetStep}, nil, []string{"cart-00", "cart-02"}},
+		{"by the namespace's", []v1alpha1.Step{staging, fleetStep}, nil, []string{"cart-01", "cart-02"}},
+		{"by both", []v1alpha1.Step{both, fleetStep}, nil, []string{"cart-02"}},
+		{"after another", []v1alpha1.Step{both, canary, fleetStep}, at(1, "canary", -1), []string{"cart-00", "cart-02"}},
+		{"and by count", []v1alpha1.Step{both, builders.Step("two", "2", 0), fleetStep}, at(1, "two", -1), []string{"cart-00", "cart-01", "cart-02"}},
+		{"what can't be read is nobody", []v1alpha1.Step{unreadable, fleetStep}, nil, nil},
+		{"the last one is all", []v1alpha1.Step{both, fleetStep}, at(1, "fleet", -1), []string{"cart-00", "cart-01", "cart-02", "cart-03"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := names(rollout.Make(rolling(builders.Rollout().Steps(tc.steps...), tc.step, members)))
+			slices.Sort(got)
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("upgrades (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// On trial a pod that is down by itself proves nothing; to go back or to finish it costs nothing.
+func TestTrialsAreMadeOnPodsThatCanTell(t *testing.T) {
+	down := in("cart", pod("cart", 0).NotReady(builders.At(50)))
+	failed := in("cart", pod("cart", 2).Upgraded(policy, r3, builders.At(0)).NotReady(builders.At(1)))
+	for _, tc := range []struct {
+		name    string
+		step    *v1alpha1.StepStatus
+		stable  string
+		members []fleet.Member
+		want    string
+	}{
+		{"a healthy one first", nil, r1.Hash, []fleet.Member{down, member("cart", 1)}, "cart-01"},
+		{"one that another version broke even before", nil, r1.Hash, []fleet.Member{down, member("cart", 1), failed}, "cart-02"},
+		{"there is no other", nil, r1.Hash, []fleet.Member{down}, "cart-00"},
+		{"in the last step what is down first", at(1, "fleet", -1), r1.Hash, []fleet.Member{down, member("cart", 1)}, "cart-00"},
+		{"back to the stable one too", nil, r2.Hash, []fleet.Member{down, member("cart", 1)}, "cart-00"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			spec := builders.Rollout().Steps(builders.Step("one", "1", 0), builders.Step("fleet", "100%", 0))
+			input := rolling(spec, tc.step, tc.members)
+			input.Stable = tc.stable
+			if got := names(rollout.Make(input)); len(got) == 0 || got[0] != tc.want {
+				t.Errorf("upgrades %v, want %s first", got, tc.want)
+			}
+		})
+	}
+}
+
+// A pod that is not ready, and nobody knows why yet, is no proof either.
+func TestStepIsNotLeftWhileItsPodsAreInDispute(t *testing.T) {
+	input := rolling(threeSteps(), at(0, "one", 0), some("cart", 1, 4))
+	input.Pods[0].Excused = true
+	if plan := rollout.Make(input); plan.Step.Name != "one" || len(plan.Upgrades) > 0 {
+		t.Errorf("step %s with %d upgrades, want none in the first", plan.Step.Name, len(plan.Upgrades))
+	}
+}
+
+// The truth table of which revision new pods get in the middle of a roll-out.
+func TestPromise4NewPodsDoNotLeakPastTheStep(t *testing.T) {
+	canary := v1alpha1.Step{Name: "canary", PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"canary": "true"}}}
+	ring := v1alpha1.Step{Name: "ring", NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"ring": "0"}}}
+	steps := []v1alpha1.Step{canary, ring, builders.Step("half", "50%", 0), builders.Step("fleet", "100%", 0)}
+	labelled := rollout.Place{Labels: map[string]string{"canary": "true"}}
+	ringed := rollout.Place{NamespaceLabels: map[string]string{"ring": "0"}}
+	plain := rollout.Place{Labels: map[string]string{"app": "cart"}, Owner: "rs-1"}
+	for _, tc := range []struct {
+		name  string
+		step  *v1alpha1.StepStatus
+		place rollout.Place
+		want  string
+	}{
+		{"before the first step", nil, labelled, "r1"},
+		{"its labels are reached", at(0, "canary", -1), labelled, "r2"},
+		{"its namespace is not yet", at(0, "canary", -1), ringed, "r1"},
+		{"its namespace is reached", at(1, "ring", -1), ringed, "r2"},
+		{"a reached pod stays reached", at(1, "ring", -1), labelled, "r2"},
+		{"nothing reaches it", at(1, "ring", -1), plain, "r1"},
+		{"a percentage reaches no new pod", at(2, "half", -1), plain, "r1"},
+		{"its owner's pods are recreated", recreating(at(2, "half", -1), "rs-1"), plain, "r2"},
+		{"another owner's are", recreating(at(2, "half", -1), "rs-2"), plain, "r1"},
+		{"a bare pod has no owner", recreating(at(2, "half", -1), ""), rollout.Place{}, "r1"},
+		{"the last step is for all", at(3, "fleet", -1), plain, "r2"},
+		{"a step that is no more counts as the last", at(9, "gone", -1), plain, "r2"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := &v1alpha1.SidecarPolicy{}
+			p.Spec.Rollout.Steps = steps
+			p.Status = v1alpha1.SidecarPolicyStatus{StableRevision: "r1", TargetRevision: "r2", Step: tc.step}
+			if got := rollout.RevisionFor(p, tc.place); got != tc.want {
+				t.Errorf("RevisionFor() = %s, want %s", got, tc.want)
+			}
+			p.Status.FailedRevision = "r2"
+			if got := rollout.RevisionFor(p, tc.place); got != "r1" {
+				t.Errorf("RevisionFor() after the failure = %s, want r1", got)
+			}
+		})
+	}
+}
+
+func recreating(step *v1alpha1.StepStatus, owners ...string) *v1alpha1.StepStatus {
+	step.Recreating = owners
+	return step
+}
+
+// Nothing is started outside of the windows, except the way back.
+func TestWindowsHoldARolloutButNotARollback(t *testing.T) {
+	// It is 08:01:40 on a Monday.
+	for _, tc := range []struct {
+		name  string
+		spec  *builders.RolloutBuilder
+		back  bool
+		hold  v1alpha1.Reason
+		opens time.Time
+	}{
+		{name: "none", spec: builders.Rollout()},
+		{name: "open", spec: builders.Rollout().Window("0 8 * * *", time.Hour)},
+		{name: "closed", spec: builders.Rollout().Window("0 22 * * *", time.Hour), hold: v1alpha1.ReasonFrozen, opens: builders.Epoch.Add(14 * time.Hour)},
+		{name: "one of two is open", spec: builders.Rollout().Window("0 22 * * *", time.Hour).Window("0 8 * * mon", time.Hour)},
+		{name: "the one that opens first", spec: builders.Rollout().Window("0 22 * * *", time.Hour).Window("30 8 * * *", time.Hour), hold: v1alpha1.ReasonFrozen, opens: builders.Epoch.Add(30 * time.Minute)},
+		{name: "never", spec: builders.Rollout().Window("0 0 30 2 *", time.Hour), hold: v1alpha1.ReasonFrozen},
+		{name: "what can't be read never opens", spec: builders.Rollout().Window("at night", time.Hour), hold: v1alpha1.ReasonFrozen},
+		{name: "closed, on the way back", spec: builders.Rollout().Window("0 22 * * *", time.Hour), back: true},
+		{name: "paused comes first", spec: builders.Rollout().Window("0 22 * * *", time.Hour).With(func(s *v1alpha1.RolloutSpec) { s.Paused = true }), hold: v1alpha1.ReasonPaused},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			input := inputAt(100, tc.spec, deployment("cart", 1))
+			input.RollingBack = tc.back
+			plan := rollout.Make(input)
+			if plan.Summary.Hold != tc.hold || !plan.Summary.OpensAt.Equal(tc.opens) || (len(plan.Upgrades) == 0) != (tc.hold != "") {
+				t.Errorf("hold %q until %s with %d upgrades, want %q until %s", plan.Summary.Hold, plan.Summary.OpensAt, len(plan.Upgrades), tc.hold, tc.opens)
+			}
+			if want := tc.opens.Sub(builders.At(100)); !tc.opens.IsZero() && plan.Requeue != want {
+				t.Errorf("looks again in %s, want %s", plan.Requeue, want)
+			}
+		})
+	}
+}
+
+// Exempt pods are counted, left alone, and not waited for.
+func TestExemptPodsAreLeftAlone(t *testing.T) {
+	members := deployment("cart", 3)
+	members[1].Exempt, members[1].ExemptUntil = true, builders.At(500)
+	plan := rollout.Make(rolling(builders.Rollout(), nil, members))
+	if diff := cmp.Diff([]string{"cart-00", "cart-02"}, names(plan)); diff != "" {
+		t.Errorf("upgrades (-want +got):\n%s", diff)
+	}
+	if plan.Summary.Counts.Exempt != 1 || plan.Summary.Outdated != 2 {
+		t.Errorf("exempt %d, outdated %d, want 1, 2", plan.Summary.Counts.Exempt, plan.Summary.Outdated)
+	}
+	only := rollout.Make(rolling(builders.Rollout(), at(0, "fleet", 0), []fleet.Member{members[1], upgraded("cart", 0)}))
+	if !only.Summary.Finished() || only.Requeue != 400*time.Second {
+		t.Errorf("finished %t, looks again in %s, want true, when the exemption ends", only.Summary.Finished(), only.Requeue)
+	}
+}
+
+func TestNotesSayWhatAPlanDoesAndWhy(t *testing.T) {
+	members := some("cart", 1, 12)
+	input := rolling(threeSteps().Budget(v1alpha1.PerFleet, "8"), at(2, "fleet", -1), members)
+	plan := rollout.Make(input)
+	got := strings.Join(plan.Notes(), "\n")
+	want := fmt.Sprintf("step fleet of revision %s: 1 of 12 pods run it\nupgrade in place: shop/cart-01, shop/cart-02, shop/cart-03, shop/cart-04, shop/cart-05, shop/cart-06, and 2 more\n"+
+		"wait: 8 of 12 pods of the fleet are unavailable, the budget allows 8", r2.Hash)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Notes() (-want +got):\n%s", diff)
+	}
+}
+
+// A roll-out begins with dry runs, one for each workload, and moves nothing before their answers.
+func TestARolloutBeginsWithDryRuns(t *testing.T) {
+	input := inputAt(100, threeSteps(), append(deployment("cart", 3), deployment("till", 2)...))
+	input.Stable = r1.Hash
+	plan := rollout.Make(input)
+	var tried []string
+	for i := range plan.Tries {
+		tried = append(tried, plan.Tries[i].Pod.Pod.Name)
+	}
+	if diff := cmp.Diff([]string{"cart-00", "till-00"}, tried); diff != "" {
+		t.Errorf("tried (-want +got):\n%s", diff)
+	}
+	if len(plan.Upgrades) > 0 || plan.Requeue > time.Second {
+		t.Errorf("%d upgrades, requeue %s; want none, at once", len(plan.Upgrades), plan.Requeue)
+	}
+}
