@@ -12,7 +12,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
 
-func TestAllowanceIsNeverMoreThanThePodsBear(t *testing.T) {
+func TestPromise3AllowanceIsNeverMoreThanThePodsBear(t *testing.T) {
 	healthy := func(i int) *builders.PodBuilder {
 		return builders.Pod("shop", fmt.Sprintf("cart-%d", i)).Label("app", "cart").Injected(policy, r1)
 	}

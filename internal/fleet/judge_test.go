@@ -60,7 +60,7 @@ func waiting(reason string) func(*corev1.ContainerStatus) {
 	}
 }
 
-func TestJudgesWhatThePodRunsNotWhatWasWritten(t *testing.T) {
+func TestPromise6UpdatedIsWhatThePodRunsNotWhatWasWritten(t *testing.T) {
 	for _, tc := range []struct {
 		name      string
 		pod       *builders.PodBuilder
@@ -217,7 +217,7 @@ func TestEveryBadWaitingReasonHasAName(t *testing.T) {
 }
 
 // For about a second after a restart the kubelet shows the readiness of the container before.
-func TestReadinessThatLiesIsNotBelieved(t *testing.T) {
+func TestPromise6ReadinessThatLiesIsNotBelieved(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
 		template *builders.TemplateBuilder

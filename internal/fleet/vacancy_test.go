@@ -9,7 +9,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
 
-func TestVacanciesAreThePodsThatOwnersLack(t *testing.T) {
+func TestPromise3VacanciesAreThePodsThatOwnersLack(t *testing.T) {
 	cart := fleet.Workload{Kind: "Deployment", Namespace: "shop", Name: "cart"}
 	zone := fleet.Node{Labels: map[string]string{"zone": "a"}}
 	member := func(name string, owner fleet.Owner) fleet.Member {

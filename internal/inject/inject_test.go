@@ -84,7 +84,7 @@ func quantities(cpu string) corev1.ResourceList {
 	return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu)}
 }
 
-func TestClashingPodIsLeftAsItIs(t *testing.T) {
+func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 	app := func(change func(*corev1.Container)) *builders.PodBuilder {
 		return builders.Pod("shop", "cart").With(func(p *corev1.Pod) { change(&p.Spec.Containers[0]) })
 	}

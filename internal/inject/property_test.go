@@ -155,7 +155,7 @@ func TestPatchDoesWhatApplyDoes(t *testing.T) {
 	}
 }
 
-func TestPatchOnlyAddsAndKeepsFieldsThatThisBuildDoesNotKnow(t *testing.T) {
+func TestPromise1PatchOnlyAddsAndKeepsFieldsThatThisBuildDoesNotKnow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pod, _, additions, ok := rendered(t)
 		if !ok {
@@ -207,7 +207,7 @@ func ownNames(pod *corev1.Pod) []string {
 
 // The app's containers keep everything they have, in order. They get the mounts and
 // variables that the template names for them, at the end, and nothing else.
-func TestAppContainersGetMountsAndEnvAlone(t *testing.T) {
+func TestPromise1AppContainersGetMountsAndEnvAlone(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pod, template, additions, ok := rendered(t)
 		if !ok {

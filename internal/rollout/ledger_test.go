@@ -28,7 +28,7 @@ func spread(namespace string, size int, zones ...string) []fleet.Member {
 	return members
 }
 
-func TestBudgetsOfNamespacesAndZones(t *testing.T) {
+func TestPromise3BudgetsOfNamespacesAndZones(t *testing.T) {
 	two := slices.Concat(spread("office", 3, "a", "b"), spread("shop", 3, "a", "b"))
 	noNode := slices.Concat(spread("office", 1), spread("shop", 1), spread("till", 1, "a"))
 	down := func(members []fleet.Member, i int) []fleet.Member {

@@ -118,7 +118,7 @@ func TestMaxUnavailableRoundsDownButNeverToNothing(t *testing.T) {
 	}
 }
 
-func TestBudgetsHoldTogether(t *testing.T) {
+func TestPromise3BudgetsHoldTogether(t *testing.T) {
 	twoWorkloads := slices.Concat(deployment("cart", 8), deployment("till", 8))
 	down := func(i int) fleet.Member { return in("cart", pod("cart", i).NotReady(builders.At(50))) }
 	inFlight := func(i int) fleet.Member { return in("cart", pod("cart", i).Upgraded(policy, r2, builders.At(99))) }
@@ -209,7 +209,7 @@ func TestReadyPodWhoseUpgradeFailedIsStillCoveredByItsPDB(t *testing.T) {
 	}
 }
 
-func TestOneRefusingPodHoldsUpNoOther(t *testing.T) {
+func TestPromise7OneRefusingPodHoldsUpNoOther(t *testing.T) {
 	members := deployment("cart", 3)
 	members[0].Refusal = &fleet.Refusal{Message: "exceeded quota", Until: builders.At(110)}
 	spec := builders.Rollout().Budget(v1alpha1.PerFleet, "1")
@@ -284,7 +284,7 @@ func upgradeOf(t *testing.T, pod *builders.PodBuilder, target *revision.Revision
 	return plan.Upgrades[0]
 }
 
-func TestPatchTouchesImagesAndOurMetadataAlone(t *testing.T) {
+func TestPromise1PatchTouchesImagesAndOurMetadataAlone(t *testing.T) {
 	both := builders.Template("agent", "agent:1").Classic("proxy", "proxy:1")
 	next := both.Clone().With(func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].Image, t.Sidecars[1].Image = "agent:2", "proxy:2" }).Revision(2)
 	carrying := builders.Pod("shop", "cart-0").InitContainer(corev1.Container{Name: "setup"}).Injected(policy, both.Revision(1))
@@ -412,7 +412,7 @@ func TestRelabelDoesNotSettleAnUpgrade(t *testing.T) {
 	}
 }
 
-func TestCountsSayWhatThePodsAre(t *testing.T) {
+func TestPromise6CountsSayWhatThePodsAre(t *testing.T) {
 	members := []fleet.Member{
 		in("cart", pod("cart", 0).Upgraded(policy, r2, builders.At(0)).Restarted("agent", builders.At(1))), // updated
 		in("cart", pod("cart", 1).Upgraded(policy, r2, builders.At(90))),                                   // updating

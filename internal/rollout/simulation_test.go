@@ -22,7 +22,7 @@ import (
 // which is drawn too, so that a failure can be replayed.
 func newWorld(t *rapid.T, policies ...*simPolicy) *world {
 	seed := rapid.Uint64().Draw(t, "seed")
-	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 0)), now: builders.At(1000), policies: policies,
+	w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 0)), now: builders.At(1000), policies: policies, kills: 10,
 		fault: func(string, *simPod) fault { return fault{} }}
 	for i := range rapid.IntRange(1, 5).Draw(t, "workloads") {
 		w.drawWorkload(t, i)
@@ -294,6 +294,45 @@ func TestWindowsAndExemptionsAreKept(t *testing.T) {
 		w.runUntil("exempt pods too, when that has ended", 4*w.steps(), func() bool { return w.now.After(builders.At(1300)) && w.settled() })
 		w.rest()
 		w.checkInService()
+	})
+}
+
+// A manager that is killed in most of its passes, with a part of its writes sent and nothing written down,
+// gets there all the same, and upgrades no pod twice.
+func TestPromise8NothingIsLostOrDoneTwiceWhenTheManagerIsKilled(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		logs := newPolicy(t, "logs")
+		logs.spec().Steps = []v1alpha1.Step{builders.Step("one", "1", 10*time.Second), builders.Step("half", "50%", 0), builders.Step("fleet", "100%", 0)}
+		w := newWorld(t, logs)
+		w.quiet, w.kills = true, 70
+		w.target(logs, "2")
+		w.runUntil("all pods run the target", 4*w.steps(), w.settled)
+		w.rest()
+		if carriers := w.carriers(logs); logs.writes != carriers {
+			t.Fatalf("%d upgrades of %d pods", logs.writes, carriers)
+		}
+	})
+}
+
+// A pod that refuses every change holds up nobody: all others get there, step by step.
+func TestPromise7PodsThatRefuseForEverHoldUpNoOther(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		logs := newPolicy(t, "logs")
+		logs.spec().Steps = drawSteps(t)
+		w := newWorld(t, logs)
+		w.quiet = true
+		able := 0
+		for _, p := range w.pods {
+			if w.chance(30) {
+				p.refusals = 1 << 30
+			} else {
+				able += count(p.pod.Labels[v1alpha1.RevisionLabel(logs.name)] != "")
+			}
+		}
+		w.target(logs, "2")
+		w.runUntil("all pods that can run the target", w.steps(), func() bool { return able == 0 || int(logs.last.Counts.Updated) == able })
 	})
 }
 

@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
@@ -341,6 +343,39 @@ func TestExemptPodsAreLeftAlone(t *testing.T) {
 	only := rollout.Make(rolling(builders.Rollout(), at(0, "fleet", 0), []fleet.Member{members[1], upgraded("cart", 0)}))
 	if !only.Summary.Finished() || only.Requeue != 400*time.Second {
 		t.Errorf("finished %t, looks again in %s, want true, when the exemption ends", only.Summary.Finished(), only.Requeue)
+	}
+}
+
+// A running sidecar is stopped only for an image that is on its node.
+func TestPromise5NoSidecarIsStoppedForAnImageThatItsNodeDoesNotHave(t *testing.T) {
+	for _, tc := range []struct {
+		presence prefetch.Presence
+		upgrades int
+		failed   bool
+	}{
+		{prefetch.Present, 1, false},
+		{prefetch.Absent, 0, false},
+		{prefetch.Refused, 0, false},
+		{prefetch.Failed, 0, true},
+		{prefetch.Unknown, 1, false}, // nobody can tell: the steps bound what happens
+	} {
+		t.Run(string(tc.presence), func(t *testing.T) {
+			// The others' nodes have it: they must not be moved either, once it is known to fail somewhere.
+			input := rolling(threeSteps(), nil, deployment("cart", 4))
+			input.Images = func(pod *corev1.Pod, _ []prefetch.Image) (prefetch.Presence, string) {
+				if pod.Name == "cart-00" {
+					return tc.presence, "why"
+				}
+				return prefetch.Present, ""
+			}
+			plan := rollout.Make(input)
+			if got := slices.Contains(names(plan), "cart-00"); got != (tc.upgrades > 0) {
+				t.Errorf("upgraded %t, want %t", got, tc.upgrades > 0)
+			}
+			if got := plan.Summary.FailedRevision != ""; got != tc.failed || (tc.failed && len(plan.Upgrades) > 0) {
+				t.Errorf("failed %t with upgrades %v, want %t", got, names(plan), tc.failed)
+			}
+		})
 	}
 }
 

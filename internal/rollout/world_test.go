@@ -36,6 +36,8 @@ type world struct {
 	policies []*simPolicy
 	// fault is what is wrong with an image for a pod.
 	fault func(image string, pod *simPod) fault
+	// kills is how many passes of a hundred the manager does not survive.
+	kills int
 	// quiet: nobody but the policies, the kubelets and the owners does anything any more.
 	quiet bool
 	// steady: a second a step, and everything takes as long each time.
@@ -169,7 +171,7 @@ func (w *world) pass(policy *simPolicy) {
 	if w.noted != nil {
 		w.noted(policy, &plan)
 	}
-	killed := !w.quiet && w.chance(10)
+	killed := w.chance(w.kills)
 	w.act(policy, &plan, killed)
 	if killed {
 		policy.woken = true // the manager is started again, and looks at everything

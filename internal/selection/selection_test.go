@@ -16,7 +16,7 @@ func matching(key, value string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
 }
 
-func TestNeverSelectsTheSystemOrTheOperatorItself(t *testing.T) {
+func TestPromise2NeverSelectsTheSystemOrTheOperatorItself(t *testing.T) {
 	everything := &v1alpha1.PodSelection{}
 	some := &v1alpha1.PodSelection{NamespaceSelector: matching("logs", "on"), PodSelector: matching("tier", "web")}
 	for _, tc := range []struct {
