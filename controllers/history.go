@@ -33,11 +33,7 @@ func (r *SidecarPolicyReconciler) trimHistory(ctx context.Context, p *pass) erro
 
 // useOf marks the revisions that a pod names.
 func useOf(pod *fleet.PodState, policy string, inUse map[string]bool) {
-	inUse[pod.Pod.Labels[v1alpha1.RevisionLabel(policy)]] = true
-	if record, err := v1alpha1.ParseInjectionRecord(pod.Pod.Annotations, policy); err == nil && record != nil {
-		inUse[record.Revision] = true
-	}
-	if record, err := v1alpha1.ParseUpgradeRecord(pod.Pod.Annotations, policy); err == nil && record != nil {
-		inUse[record.Revision] = true
+	for _, name := range []string{pod.Pod.Labels[v1alpha1.RevisionLabel(policy)], pod.Born, pod.Given} {
+		inUse[name] = true
 	}
 }

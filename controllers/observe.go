@@ -9,6 +9,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/version"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -24,7 +25,7 @@ import (
 // observe reads the fleet and decides what to do. What it reads is shared with the
 // cache and never changed.
 func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
-	view := &fleet.View{Policy: p.policy.Name, Target: p.aim.Target, Revisions: p.revisions, Now: p.now,
+	view := &fleet.View{Policy: p.policy.Name, Target: p.aim.Target, Revisions: p.revisions, Records: &r.records, Now: p.now,
 		RestartedAt: p.policy.Spec.Template.RestartedAt, Contents: p.contents, Watching: p.aim.Watching()}
 	var err error
 	if view.Health, err = r.healthOfAll(ctx); err != nil {
@@ -89,7 +90,7 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	}
 	resolver := workload.NewResolver(r.Client)
 	refusals := r.refusals.of(p.policy.Name)
-	var members []fleet.Member
+	members := make([]fleet.Member, 0, ptr.Deref(p.policy.Status.Pods, v1alpha1.PodCounts{}).Selected) // as many as last time
 	for i := range namespaces {
 		namespace := &namespaces[i]
 		pods, err := r.pods(ctx, namespace.Name, client.MatchingLabelsSelector{Selector: selector.Pods()})

@@ -57,10 +57,12 @@ type policyRefusals struct {
 func (r *policyRefusals) fresh(pod *corev1.Pod) *fleet.Refusal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if found, ok := r.pods[pod.UID]; ok {
-		return &found.Refusal
+	found, ok := r.pods[pod.UID]
+	if !ok {
+		return nil
 	}
-	return nil
+	refusal := found.Refusal // of its own, so that pods without one cost nothing
+	return &refusal
 }
 
 func (r *policyRefusals) add(pod *corev1.Pod, err error, now time.Time) {

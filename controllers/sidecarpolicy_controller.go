@@ -33,6 +33,7 @@ type SidecarPolicyReconciler struct {
 	// Prefetcher brings images onto nodes; nil where nothing is prefetched.
 	Prefetcher *Prefetcher
 
+	records      fleet.Records
 	refusals     refusals
 	measurements measurements
 	contents     contents

@@ -3,7 +3,6 @@
 package fleet
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -93,6 +92,8 @@ type View struct {
 	// Watching: the target is being rolled out, and pods that were upgraded to it are held to
 	// HealthSpec's MaxRestarts, GuardApp and MaxSidecarDowntimeSeconds.
 	Watching bool
+	// Records remembers what the records on pods say, from one judgement to the next. May be nil.
+	Records *Records
 	// Now is the time of the judgement.
 	Now time.Time
 }
@@ -103,6 +104,9 @@ type PodState struct {
 	// Injected: the pod carries the policy's sidecars. Where it doesn't, only
 	// Conflicts and Available have a meaning.
 	Injected bool
+	// Born is the revision that the pod was created with, Given the one whose images it was
+	// given last.
+	Born, Given string
 	// Conflicts say why the sidecars can't be in the pod.
 	Conflicts []inject.Conflict
 	// Images are the containers of which the image is not the target's.
@@ -159,22 +163,36 @@ func (p *PodState) Updated() bool {
 
 // Judge says what each pod is, in the order of namespace and name.
 func Judge(members []Member, view *View) []PodState {
+	view.Records.turn(view.Now)
 	stale := staleness{view: view, memo: map[string]string{}}
 	states := make([]PodState, len(members))
-	for i, member := range members {
+	for i, member := range inOrder(members) {
 		states[i] = judgeMember(member, view, stale)
 	}
-	slices.SortFunc(states, func(a, b PodState) int { return compareNames(a.Pod, b.Pod) })
 	return states
 }
 
-func compareNames(a, b *corev1.Pod) int {
-	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
+// inOrder sorts pointers, since states are large.
+func inOrder(members []Member) []*Member {
+	ordered := make([]*Member, len(members))
+	for i := range members {
+		ordered[i] = &members[i]
+	}
+	slices.SortFunc(ordered, func(a, b *Member) int { return compareNames(a.Pod, b.Pod) })
+	return ordered
 }
 
-func judgeMember(member Member, view *View, stale staleness) PodState {
+func compareNames(a, b *corev1.Pod) int {
+	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+func judgeMember(member *Member, view *View, stale staleness) PodState {
 	pod := member.Pod
-	state := PodState{Member: member, Injected: inject.Injected(pod, view.Policy)}
+	injected := view.Records.injection(pod, view.Policy)
+	state := PodState{Member: *member, Injected: injected != nil && inject.Carries(pod, injected)}
 	state.Busy, state.Recheck = busy(pod, view, view.Policy)
 	state.Gate = gateOf(pod, view.Policy)
 	state.Available = Ready(pod) && !state.Busy && !state.Gate.Draining()
@@ -182,20 +200,19 @@ func judgeMember(member Member, view *View, stale staleness) PodState {
 		_, state.Conflicts = inject.Render(pod, view.Policy, view.Target)
 		return state
 	}
-	injected, _ := v1alpha1.ParseInjectionRecord(pod.Annotations, view.Policy) // Injected has read it
-	upgrade, _ := v1alpha1.ParseUpgradeRecord(pod.Annotations, view.Policy)    // a broken record is none
-	held := upgrade
-	upgrade = excused(pod, held, view)
+	held := view.Records.upgrade(pod, view.Policy)
+	upgrade := excused(pod, held, view)
 	state.Excused = upgrade != held
-	label := pod.Labels[v1alpha1.RevisionLabel(view.Policy)]
+	label := view.Records.revision(pod, view.Policy)
+	state.Born, state.Given = injected.Revision, given(label, upgrade)
 
 	state.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
 	state.Stale = stale.of(injected.Revision)
-	state.restart(injected.Sidecars, given(label, upgrade), view)
+	state.restart(injected.Sidecars, state.Given, view)
 	state.keepFromOldKubelet()
 	state.Relabel = state.Stale == "" && len(state.Images) == 0 && label != view.Target.Hash
-	state.OnTarget = len(state.Images) == 0 && (label == view.Target.Hash || given(label, upgrade) == view.Target.Hash)
-	state.Drifted = drifted(pod, injected.Sidecars, given(label, upgrade), view.Revisions)
+	state.OnTarget = len(state.Images) == 0 && (label == view.Target.Hash || state.Given == view.Target.Hash)
+	state.Drifted = drifted(pod, injected.Sidecars, state.Given, view.Revisions)
 	state.Verdict = judge(pod, view.Policy, injected.Sidecars, upgrade, view)
 	state.Downtime = downtime(pod, upgrade, view.Target.Hash)
 	if view.Watching {
@@ -245,12 +262,13 @@ func (v *View) health(policy string) *v1alpha1.HealthSpec {
 // pod, and when to look again.
 func busy(pod *corev1.Pod, view *View, except string) (found bool, recheck time.Time) {
 	found = drained(pod, except)
-	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
-		if policy == except {
+	for key := range pod.Labels {
+		policy, ours := strings.CutPrefix(key, v1alpha1.RevisionLabelPrefix)
+		if !ours || policy == except {
 			continue
 		}
-		upgrade, err := v1alpha1.ParseUpgradeRecord(pod.Annotations, policy)
-		if err != nil || upgrade == nil {
+		upgrade := view.Records.upgrade(pod, policy)
+		if upgrade == nil {
 			continue
 		}
 		verdict := judge(pod, policy, nil, upgrade, view)
@@ -273,8 +291,8 @@ func excused(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, view *View) *v1alp
 		return record
 	}
 	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
-		other, err := v1alpha1.ParseUpgradeRecord(pod.Annotations, policy)
-		if policy == view.Policy || err != nil || other == nil || !other.At.After(record.At.Time) {
+		other := view.Records.upgrade(pod, policy)
+		if policy == view.Policy || other == nil || !other.At.After(record.At.Time) {
 			continue
 		}
 		if judge(pod, policy, nil, other, view).State == Updating {
@@ -364,12 +382,23 @@ func find(pod *corev1.Pod, name string) (*corev1.Container, bool, int) {
 }
 
 func containerID(pod *corev1.Pod, name string) string {
-	for _, list := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
-		for i := range list {
-			if list[i].Name == name {
-				return list[i].ContainerID
-			}
-		}
+	if status := statusOf(pod, name); status != nil {
+		return status.ContainerID
 	}
 	return ""
+}
+
+// statusOf is the status of a pod's container of that name; nil where it has none.
+func statusOf(pod *corev1.Pod, name string) *corev1.ContainerStatus {
+	for i := range pod.Status.InitContainerStatuses {
+		if pod.Status.InitContainerStatuses[i].Name == name {
+			return &pod.Status.InitContainerStatuses[i]
+		}
+	}
+	for i := range pod.Status.ContainerStatuses {
+		if pod.Status.ContainerStatuses[i].Name == name {
+			return &pod.Status.ContainerStatuses[i]
+		}
+	}
+	return nil
 }

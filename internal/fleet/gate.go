@@ -25,6 +25,9 @@ type Gate struct {
 func (g *Gate) Draining() bool { return g.Exists && !g.Open && !g.ClosedAt.IsZero() }
 
 func gateOf(pod *corev1.Pod, policy string) Gate {
+	if len(pod.Spec.ReadinessGates) == 0 {
+		return Gate{}
+	}
 	kind := v1alpha1.DrainCondition(policy)
 	gate := Gate{Exists: gated(pod, kind)}
 	condition := podCondition(pod, kind)

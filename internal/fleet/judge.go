@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -63,19 +62,18 @@ var badWaiting = map[string]v1alpha1.Reason{
 // failure at once; whether an upgrade takes too long is judged by its record.
 func judge(pod *corev1.Pod, policy string, sidecars []string, record *v1alpha1.UpgradeRecord, view *View) Verdict {
 	now := view.Now
-	statuses := statusesByName(pod)
 	for _, name := range sidecars {
-		if v, bad := judgeWaiting(name, statuses[name]); bad && observed(pod) {
+		if v, bad := judgeWaiting(name, statusOf(pod, name)); bad && observed(pod) {
 			return graced(v, record, now)
 		}
 	}
-	if neverStarted(sidecars, statuses, record) {
+	if neverStarted(pod, sidecars, record) {
 		return Verdict{State: Starting, Message: "the sidecars don't run yet"}
 	}
 	if record == nil || len(record.Before) == 0 {
 		return Verdict{State: Settled}
 	}
-	return judgeUpgrade(pod, readiness(pod, policy), statuses, record, view.health(policy), now)
+	return judgeUpgrade(pod, readiness(pod, policy), record, view.health(policy), now)
 }
 
 // graced waits with a failure right after an upgrade: the kubelet may still show what it
@@ -91,12 +89,9 @@ func graced(v Verdict, record *v1alpha1.UpgradeRecord, now time.Time) Verdict {
 }
 
 // neverStarted says whether a sidecar has no container, and had none before the last upgrade.
-func neverStarted(sidecars []string, statuses map[string]*corev1.ContainerStatus, record *v1alpha1.UpgradeRecord) bool {
+func neverStarted(pod *corev1.Pod, sidecars []string, record *v1alpha1.UpgradeRecord) bool {
 	return slices.ContainsFunc(sidecars, func(name string) bool {
-		if record != nil && record.Before[name] != "" {
-			return false
-		}
-		return statuses[name] == nil || statuses[name].ContainerID == ""
+		return containerID(pod, name) == "" && (record == nil || record.Before[name] == "")
 	})
 }
 
@@ -121,13 +116,18 @@ func observed(pod *corev1.Pod) bool {
 	return pod.Status.ObservedGeneration == 0 || pod.Status.ObservedGeneration >= pod.Generation
 }
 
-func judgeUpgrade(pod *corev1.Pod, ready *corev1.PodCondition, statuses map[string]*corev1.ContainerStatus, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+func judgeUpgrade(pod *corev1.Pod, ready *corev1.PodCondition, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
 	p := progress{since: record.At.Time, begun: record.At.Time, deadline: record.At.Add(health.ProgressDeadline())}
 	if !observed(pod) && now.Before(p.deadline) { // later it is another change that the kubelet has not seen
 		p.waitFor("the kubelet has not seen the change yet")
 	}
-	for _, name := range slices.Sorted(maps.Keys(record.Before)) {
-		p.container(name, statuses[name], restartDue(pod, name, record))
+	upgraded := make([]string, 0, 4) // stays on the stack
+	for name := range record.Before {
+		upgraded = append(upgraded, name)
+	}
+	slices.Sort(upgraded)
+	for _, name := range upgraded {
+		p.container(name, statusOf(pod, name), restartDue(pod, name, record))
 	}
 	if record.WasReady {
 		p.pod(ready)
@@ -237,37 +237,25 @@ func (p *progress) held(settle time.Duration, now time.Time) Verdict {
 }
 
 func settleTime(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec) time.Duration {
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		_, upgraded := record.Before[c.Name]
-		if upgraded && (c.StartupProbe != nil || c.ReadinessProbe != nil) {
+	for name := range record.Before {
+		if c, _, _ := find(pod, name); c != nil && (c.StartupProbe != nil || c.ReadinessProbe != nil) {
 			return max(health.MinReady(), minSettle)
 		}
 	}
 	return health.MinReady()
 }
 
-func statusesByName(pod *corev1.Pod) map[string]*corev1.ContainerStatus {
-	statuses := make(map[string]*corev1.ContainerStatus, len(pod.Status.ContainerStatuses)+len(pod.Status.InitContainerStatuses))
-	for i := range pod.Status.InitContainerStatuses {
-		statuses[pod.Status.InitContainerStatuses[i].Name] = &pod.Status.InitContainerStatuses[i]
-	}
-	for i := range pod.Status.ContainerStatuses {
-		statuses[pod.Status.ContainerStatuses[i].Name] = &pod.Status.ContainerStatuses[i]
-	}
-	return statuses
-}
-
 // Restarts are the restartCounts, by name, of the pod's containers that have restarted.
 func Restarts(pod *corev1.Pod) map[string]int32 {
 	var counts map[string]int32
-	for name, status := range statusesByName(pod) {
+	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
 		if status.RestartCount == 0 {
 			continue
 		}
 		if counts == nil {
 			counts = map[string]int32{}
 		}
-		counts[name] = status.RestartCount
+		counts[status.Name] = status.RestartCount
 	}
 	return counts
 }

@@ -29,7 +29,7 @@ func (p *PodState) restart(sidecars []string, given string, view *View) {
 
 func (p *PodState) restartOne(sidecar *v1alpha1.Sidecar, at *metav1.Time) {
 	container, native, index := find(p.Pod, sidecar.Name)
-	status := statusesByName(p.Pod)[sidecar.Name]
+	status := statusOf(p.Pod, sidecar.Name)
 	if container == nil || status == nil || status.State.Running == nil || !status.State.Running.StartedAt.Before(at) {
 		return
 	}

@@ -59,9 +59,8 @@ func failed(reason v1alpha1.Reason, format string, args ...any) Verdict {
 // watchRestarts counts the restarts of sidecars that the upgrade did not make itself.
 func watchRestarts(pod *corev1.Pod, sidecars []string, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec) (Verdict, bool) {
 	allowed := ptr.Deref(health.MaxRestarts, v1alpha1.DefaultMaxRestarts)
-	statuses := statusesByName(pod)
 	for _, name := range sidecars { // in their order: the first is named
-		status := statuses[name]
+		status := statusOf(pod, name)
 		if status == nil {
 			continue
 		}
@@ -82,10 +81,9 @@ func watchRestarts(pod *corev1.Pod, sidecars []string, upgrade *v1alpha1.Upgrade
 // watchApp guards the app: its containers must not restart, and the pod must not lose the
 // readiness that it had.
 func watchApp(state *PodState, policy string, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
-	sidecars := inject.InjectedNames(state.Pod)
 	for i := range state.Pod.Status.ContainerStatuses {
 		status := &state.Pod.Status.ContainerStatuses[i]
-		if !sidecars[status.Name] && status.RestartCount > upgrade.Restarts[status.Name] {
+		if status.RestartCount > upgrade.Restarts[status.Name] && !inject.InjectedNames(state.Pod)[status.Name] {
 			return failed(v1alpha1.ReasonAppRestarted, "container %q of the app restarted after the upgrade of its sidecar", status.Name)
 		}
 	}
@@ -107,9 +105,13 @@ func downtime(pod *corev1.Pod, upgrade *v1alpha1.UpgradeRecord, hash string) tim
 		return 0
 	}
 	longest := time.Duration(0)
-	for name, status := range statusesByName(pod) {
+	for name, before := range upgrade.Before {
+		status := statusOf(pod, name)
+		if status == nil || status.LastTerminationState.Terminated == nil {
+			continue
+		}
 		old := status.LastTerminationState.Terminated
-		if before := upgrade.Before[name]; before == "" || old == nil || old.ContainerID != before || status.State.Running == nil {
+		if before == "" || old.ContainerID != before || status.State.Running == nil {
 			continue
 		}
 		longest = max(longest, status.State.Running.StartedAt.Sub(old.FinishedAt.Time), time.Second)

@@ -49,11 +49,28 @@ type ContainerAdditions struct {
 // record that injection writes, and the containers that the record names.
 func Injected(pod *corev1.Pod, policy string) bool {
 	record, err := v1alpha1.ParseInjectionRecord(pod.Annotations, policy)
-	if err != nil || record == nil {
-		return false
+	return err == nil && record != nil && Carries(pod, record)
+}
+
+// Carries says whether a pod has the containers that its record names.
+func Carries(pod *corev1.Pod, record *v1alpha1.InjectionRecord) bool {
+	for _, name := range record.Sidecars {
+		if !hasContainer(pod, name) {
+			return false
+		}
 	}
-	names := containerNames(pod)
-	return !slices.ContainsFunc(record.Sidecars, func(name string) bool { return !names[name] })
+	return true
+}
+
+func hasContainer(pod *corev1.Pod, name string) bool {
+	for _, list := range [...][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if list[i].Name == name {
+				return true
+			}
+		}
+	}
+	return slices.ContainsFunc(pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return c.Name == name })
 }
 
 // Render computes what a pod gets from a policy's revision. When the two clash,

@@ -101,7 +101,8 @@ func (r *Resolver) read(ctx context.Context, namespace string, owner *metav1.Own
 	if object == nil {
 		return info, nil, nil
 	}
-	err := r.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: owner.Name}, object, client.UnsafeDisableDeepCopy)
+	err := r.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: owner.Name}, object,
+		client.UnsafeDisableDeepCopy, client.DisableReadYourWritesConsistency) // nothing here writes owners
 	if client.IgnoreNotFound(err) != nil {
 		return Info{}, nil, fmt.Errorf("reading %s %s/%s: %w", owner.Kind, namespace, owner.Name, err)
 	}
