@@ -25,10 +25,10 @@ import (
 // time on our side: the API server's priority and fairness is the limit.
 const upgradeWorkers = 32
 
-// +kubebuilder:rbac:groups="",resources=pods;pods/status,verbs=patch
+// +kubebuilder:rbac:groups="",resources=pods;pods/status;pods/resize,verbs=patch
 // +kubebuilder:rbac:groups="",resources=pods/eviction,verbs=create
 
-// act carries out the plan, one write a pod. A pod that refuses holds up no other.
+// act carries out the plan, one write a pod, and one more where it is resized. A pod that refuses holds up no other.
 func (r *SidecarPolicyReconciler) act(ctx context.Context, p *pass) error {
 	var writes []write
 	for i := range p.plan.Tries {
@@ -98,12 +98,30 @@ func summarizeFailures(failures <-chan error) error {
 	return first
 }
 
+// upgradePod sends what the upgrade is judged by first: where the operator goes away before the pod is
+// resized, the next one sees by the record what is left.
 func (r *SidecarPolicyReconciler) upgradePod(ctx context.Context, p *pass, u *rollout.Upgrade) error {
 	patch, err := json.Marshal(u.Patch(p.policy.Name, p.now))
 	if err != nil {
 		return err
 	}
-	return r.Patch(ctx, named(u.Pod), client.RawPatch(types.JSONPatchType, patch))
+	if err := r.Patch(ctx, named(u.Pod), client.RawPatch(types.JSONPatchType, patch)); err != nil {
+		return err
+	}
+	return r.resizePod(ctx, u)
+}
+
+// resizePod changes the requests and limits of the pod's sidecars, where the upgrade does.
+func (r *SidecarPolicyReconciler) resizePod(ctx context.Context, u *rollout.Upgrade, opts ...client.SubResourcePatchOption) error {
+	ops := u.ResizePatch()
+	if len(ops) == 0 {
+		return nil
+	}
+	patch, err := json.Marshal(ops)
+	if err != nil {
+		return err
+	}
+	return r.SubResource("resize").Patch(ctx, named(u.Pod), client.RawPatch(types.JSONPatchType, patch), opts...)
 }
 
 // evictPod asks for the pod's eviction as it was seen. The API server applies the PodDisruptionBudgets

@@ -2,6 +2,7 @@ package controllers_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -9,6 +10,7 @@ import (
 	"github.com/onsi/gomega/gcustom"
 	gomegatypes "github.com/onsi/gomega/types"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	testclock "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
@@ -28,6 +30,8 @@ type kubelet struct {
 	images map[string]string
 	// mended: the bad images can be pulled by now.
 	mended bool
+	// full: there is no room on the node to resize anything.
+	full   bool
 	starts int
 }
 
@@ -41,6 +45,7 @@ func (k *kubelet) sync(pods []corev1.Pod) {
 		pod.Status.InitContainerStatuses = k.containers(pod, pod.Spec.InitContainers, before.InitContainerStatuses)
 		pod.Status.ContainerStatuses = k.containers(pod, pod.Spec.Containers, before.ContainerStatuses)
 		k.setReady(pod)
+		k.setResizePending(pod)
 		Expect(server.Client.Status().Update(ctx, pod)).To(Succeed())
 	}
 }
@@ -58,6 +63,9 @@ func (k *kubelet) containers(pod *corev1.Pod, containers []corev1.Container, bef
 		if k.images[key] != c.Image {
 			k.images[key] = c.Image
 			k.start(&status, c.Image)
+		}
+		if !k.full {
+			status.Resources = c.Resources.DeepCopy()
 		}
 		after = append(after, status)
 	}
@@ -99,6 +107,17 @@ func (k *kubelet) setReady(pod *corev1.Pod) {
 		}
 	}
 	setCondition(pod, corev1.PodReady, ready, now)
+}
+
+func (k *kubelet) setResizePending(pod *corev1.Pod) {
+	pod.Status.Conditions = slices.DeleteFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == corev1.PodResizePending })
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if has := container(pod, c.Name).Resources; has != nil && !equality.Semantic.DeepEqual(*has, c.Resources) {
+			pod.Status.Conditions = append(pod.Status.Conditions, corev1.PodCondition{
+				Type: corev1.PodResizePending, Status: corev1.ConditionTrue, Reason: corev1.PodReasonDeferred, Message: "Node didn't have enough resource"})
+			return
+		}
+	}
 }
 
 func hasCondition(pod *corev1.Pod, kind corev1.PodConditionType) bool {

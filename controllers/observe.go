@@ -14,6 +14,7 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/resources"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 	"github.com/sidecar-dev/sidecar-operator/internal/workload"
@@ -167,16 +168,33 @@ func (r *SidecarPolicyReconciler) nodes(ctx context.Context) (map[string]fleet.N
 	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing nodes: %w", err)
 	}
+	server, err := r.ServerVersion()
+	if err != nil {
+		return nil, fmt.Errorf("asking the API server for its version: %w", err)
+	}
 	nodes := make(map[string]fleet.Node, len(list.Items))
 	for i := range list.Items {
-		node := fleet.Node{Labels: list.Items[i].Labels}
-		kubelet, err := version.ParseGeneric(list.Items[i].Status.NodeInfo.KubeletVersion)
+		node := fleet.Node{Labels: list.Items[i].Labels, NoResize: noResize("the API server", server)}
+		running := list.Items[i].Status.NodeInfo.KubeletVersion
+		kubelet, err := version.ParseGeneric(running)
 		if err == nil && kubelet.LessThan(firstKubelet) {
 			node.OldKubelet = kubelet.String()
+		}
+		if node.NoResize == "" {
+			node.NoResize = noResize("its node's kubelet", running)
 		}
 		nodes[list.Items[i].Name] = node
 	}
 	return nodes, nil
+}
+
+// noResize says that a component is too old to resize containers; empty where it is not, or can't be told.
+func noResize(what, running string) string {
+	parsed, err := version.ParseGeneric(running)
+	if err != nil || version.MajorMinor(parsed.Major(), parsed.Minor()).AtLeast(resources.MinVersion) {
+		return ""
+	}
+	return fmt.Sprintf("%s %s is older than %s", what, parsed, resources.MinVersion)
 }
 
 // workloadOf names a pod's workload; a bare pod is its own.

@@ -35,13 +35,14 @@ const gather = 200 * time.Millisecond
 
 func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 	r := &SidecarPolicyReconciler{
-		Client:     mgr.GetClient(),
-		Live:       mgr.GetAPIReader(),
-		Recorder:   mgr.GetEventRecorder("sidecar-operator"),
-		Clock:      o.Clock,
-		Namespace:  o.Namespace,
-		Webhook:    o.Webhook,
-		Prefetcher: &Prefetcher{Client: mgr.GetClient(), IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion},
+		Client:        mgr.GetClient(),
+		Live:          mgr.GetAPIReader(),
+		Recorder:      mgr.GetEventRecorder("sidecar-operator"),
+		Clock:         o.Clock,
+		Namespace:     o.Namespace,
+		Webhook:       o.Webhook,
+		ServerVersion: o.ServerVersion,
+		Prefetcher:    &Prefetcher{Client: mgr.GetClient(), IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion},
 	}
 	r.measurements.answered = make(chan event.TypedGenericEvent[*v1alpha1.SidecarPolicy])
 	return ctrl.NewControllerManagedBy(mgr).

@@ -30,6 +30,8 @@ type SidecarPolicyReconciler struct {
 	Clock     clock.PassiveClock
 	Namespace string
 	Webhook   WebhookEndpoint
+	// ServerVersion asks the API server for its version, like v1.36.1.
+	ServerVersion func() (string, error)
 	// Prefetcher brings images onto nodes; nil where nothing is prefetched.
 	Prefetcher *Prefetcher
 

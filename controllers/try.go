@@ -31,7 +31,10 @@ func (r *SidecarPolicyReconciler) try(ctx context.Context, p *pass, u *rollout.U
 	if err != nil {
 		return err
 	}
-	return r.Patch(ctx, named(u.Pod), client.RawPatch(types.JSONPatchType, patch), client.DryRunAll, client.DisableReadYourWritesConsistency)
+	if err := r.Patch(ctx, named(u.Pod), client.RawPatch(types.JSONPatchType, patch), client.DryRunAll, client.DisableReadYourWritesConsistency); err != nil {
+		return err
+	}
+	return r.resizePod(ctx, u, client.DryRunAll, client.DisableReadYourWritesConsistency)
 }
 
 // tryAnew tries a new pod of the owner's template with the target's sidecars. A quota that is used up

@@ -93,7 +93,8 @@ func (w *world) restartOperator() {
 	w.reconciler = &controllers.SidecarPolicyReconciler{
 		Client: w.client(), Live: server.Client, Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
 		// Nobody listens there: pods are injected by newPod, as the webhook would.
-		Webhook: controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: certificate},
+		Webhook:       controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: certificate},
+		ServerVersion: func() (string, error) { return "v1.37.2", nil },
 	}
 }
 
@@ -142,7 +143,11 @@ func (w *world) client() client.Client {
 			return w.answer("delete", object, func() error { return c.Delete(ctx, object, opts...) })
 		},
 		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, object client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
-			return w.answer("patch-"+sub, object, func() error { return c.SubResource(sub).Patch(ctx, object, patch, opts...) })
+			verb := "patch-" + sub
+			if len((&client.SubResourcePatchOptions{}).ApplyOptions(opts).DryRun) > 0 {
+				verb = "dry-run"
+			}
+			return w.answer(verb, object, func() error { return c.SubResource(sub).Patch(ctx, object, patch, opts...) })
 		},
 		SubResourceCreate: func(ctx context.Context, c client.Client, sub string, object, created client.Object, opts ...client.SubResourceCreateOption) error {
 			return w.answer("create-"+sub, object, func() error { return c.SubResource(sub).Create(ctx, object, created, opts...) })

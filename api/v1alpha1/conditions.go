@@ -111,6 +111,8 @@ const (
 	ReasonCannotStart Reason = "CannotStart"
 	// ReasonDeadlineExceeded: a sidecar did not get healthy within progressDeadlineSeconds.
 	ReasonDeadlineExceeded Reason = "DeadlineExceeded"
+	// ReasonResizeFailed: the kubelet did not give a sidecar its resources within progressDeadlineSeconds.
+	ReasonResizeFailed Reason = "ResizeFailed"
 	// ReasonRestarts: a sidecar restarted by itself more often than maxRestarts after its upgrade.
 	ReasonRestarts Reason = "Restarts"
 	// ReasonAppRestarted: a container of the app restarted after its sidecar's upgrade.

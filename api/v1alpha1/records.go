@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -33,6 +34,10 @@ type UpgradeRecord struct {
 	// Ran maps the same names to the image that the container of Before was started
 	// with. Where the spec names that image again, no restart is due.
 	Ran map[string]string `json:"ran,omitempty"`
+	// Resizes maps the name of each sidecar that lacked the revision's resources to those that
+	// it had. They are changed by a second request, after this record: where the spec still
+	// says the same, that request is still to come.
+	Resizes map[string]corev1.ResourceRequirements `json:"resizes,omitempty"`
 	// Restarts maps the names of the pod's containers to the restartCount that they had.
 	// Those that had none are left out.
 	Restarts map[string]int32 `json:"restarts,omitempty"`

@@ -64,6 +64,8 @@ type Node struct {
 	// Kubelet is its version where it is known to be too old to restart a native sidecar
 	// for a new image; else empty.
 	OldKubelet string
+	// NoResize says why the resources of containers can't be changed there; empty where they can.
+	NoResize string
 }
 
 // Refusal is an update of a pod that the API server did not take.
@@ -111,6 +113,9 @@ type PodState struct {
 	Conflicts []inject.Conflict
 	// Images are the containers of which the image is not the target's.
 	Images []ImageChange
+	// Resizes are the containers of which the resources are to become the target's, Unresized
+	// those of which they should and can't; Stale says why.
+	Resizes, Unresized []Resize
 	// Stale says which fixed parts differ from the target's; empty when none does.
 	Stale string
 	// Drifted: an image is not the one that the pod was given.
@@ -150,8 +155,16 @@ type ImageChange struct {
 	ContainerID string
 }
 
+// Changes says whether a container of the pod can be brought nearer to the target in place.
+func (p *PodState) Changes() bool { return len(p.Images)+len(p.Resizes) > 0 }
+
+// Restarts says whether bringing the pod nearer to the target restarts a container.
+func (p *PodState) Restarts() bool {
+	return len(p.Images) > 0 || slices.ContainsFunc(p.Resizes, func(r Resize) bool { return r.Restarts })
+}
+
 // Outdated says whether the pod can be brought nearer to the target by a PATCH.
-func (p *PodState) Outdated() bool { return len(p.Images) > 0 || p.Relabel }
+func (p *PodState) Outdated() bool { return p.Changes() || p.Relabel }
 
 // Underway says whether an upgrade of the pod has begun and is not judged yet.
 func (p *PodState) Underway() bool { return p.Verdict.State == Updating || p.Gate.Draining() }
@@ -165,9 +178,10 @@ func (p *PodState) Updated() bool {
 func Judge(members []Member, view *View) []PodState {
 	view.Records.turn(view.Now)
 	stale := staleness{view: view, memo: map[string]string{}}
+	sizes := newSizes(view)
 	states := make([]PodState, len(members))
 	for i, member := range inOrder(members) {
-		states[i] = judgeMember(member, view, stale)
+		states[i] = judgeMember(member, view, stale, sizes)
 	}
 	return states
 }
@@ -189,37 +203,44 @@ func compareNames(a, b *corev1.Pod) int {
 	return strings.Compare(a.Name, b.Name)
 }
 
-func judgeMember(member *Member, view *View, stale staleness) PodState {
+func judgeMember(member *Member, view *View, stale staleness, sizes sizes) PodState {
 	pod := member.Pod
 	injected := view.Records.injection(pod, view.Policy)
 	state := PodState{Member: *member, Injected: injected != nil && inject.Carries(pod, injected)}
 	state.Busy, state.Recheck = busy(pod, view, view.Policy)
 	state.Gate = gateOf(pod, view.Policy)
 	state.Available = Ready(pod) && !state.Busy && !state.Gate.Draining()
-	if !state.Injected {
+	if state.Injected {
+		state.judgeSidecars(injected, view, stale, sizes)
+	} else {
 		_, state.Conflicts = inject.Render(pod, view.Policy, view.Target)
-		return state
 	}
+	return state
+}
+
+// judgeSidecars judges what the pod carries against what it should.
+func (p *PodState) judgeSidecars(injected *v1alpha1.InjectionRecord, view *View, stale staleness, sizes sizes) {
+	pod := p.Pod
 	held := view.Records.upgrade(pod, view.Policy)
 	upgrade := excused(pod, held, view)
-	state.Excused = upgrade != held
+	p.Excused = upgrade != held
 	label := view.Records.revision(pod, view.Policy)
-	state.Born, state.Given = injected.Revision, given(label, upgrade)
+	p.Born, p.Given = injected.Revision, given(label, upgrade)
 
-	state.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
-	state.Stale = stale.of(injected.Revision)
-	state.restart(injected.Sidecars, state.Given, view)
-	state.keepFromOldKubelet()
-	state.Relabel = state.Stale == "" && len(state.Images) == 0 && label != view.Target.Hash
-	state.OnTarget = len(state.Images) == 0 && (label == view.Target.Hash || state.Given == view.Target.Hash)
-	state.Drifted = drifted(pod, injected.Sidecars, state.Given, view.Revisions)
-	state.Verdict = judge(pod, view.Policy, injected.Sidecars, upgrade, view)
-	state.Downtime = downtime(pod, upgrade, view.Target.Hash)
+	p.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
+	p.Stale = stale.of(injected.Revision)
+	p.restart(injected.Sidecars, p.Given, view)
+	p.keepFromOldKubelet()
+	p.resize(sizes.due(pod, injected, p.Given, upgrade))
+	p.Relabel = p.Stale == "" && !p.Changes() && label != view.Target.Hash
+	p.OnTarget = len(p.Images) == 0 && (label == view.Target.Hash || p.Given == view.Target.Hash)
+	p.Drifted = drifted(pod, injected.Sidecars, p.Given, view.Revisions)
+	p.Verdict = judge(pod, view.Policy, injected.Sidecars, upgrade, view)
+	p.Downtime = downtime(pod, upgrade, view.Target.Hash)
 	if view.Watching {
-		state.Verdict = watch(&state, injected.Sidecars, upgrade, view)
+		p.Verdict = watch(p, injected.Sidecars, upgrade, view)
 	}
-	state.Available = state.Available && state.Verdict.State == Settled
-	return state
+	p.Available = p.Available && p.Verdict.State == Settled
 }
 
 // oldestKubelet is the first version of which a kubelet restarts a native sidecar for a new image.

@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -12,7 +14,7 @@ import (
 )
 
 // minSettle is the least time that a container with a startup or readiness probe
-// must have been ready. For about a second after a restart the kubelet still
+// must have been ready, and that a resize must have held. For about a second after a restart the kubelet still
 // shows the readiness of the container before it.
 const minSettle = 3 * time.Second
 
@@ -70,7 +72,7 @@ func judge(pod *corev1.Pod, policy string, sidecars []string, record *v1alpha1.U
 	if neverStarted(pod, sidecars, record) {
 		return Verdict{State: Starting, Message: "the sidecars don't run yet"}
 	}
-	if record == nil || len(record.Before) == 0 {
+	if record == nil || len(record.Before)+len(record.Resizes) == 0 {
 		return Verdict{State: Settled}
 	}
 	return judgeUpgrade(pod, readiness(pod, policy), record, view.health(policy), now)
@@ -129,6 +131,9 @@ func judgeUpgrade(pod *corev1.Pod, ready *corev1.PodCondition, record *v1alpha1.
 	for _, name := range upgraded {
 		p.container(name, statusOf(pod, name), restartDue(pod, name, record))
 	}
+	for _, name := range slices.Sorted(maps.Keys(record.Resizes)) {
+		p.resized(pod, name, statusOf(pod, name), record.Resizes[name])
+	}
 	if record.WasReady {
 		p.pod(ready)
 	}
@@ -139,7 +144,7 @@ func judgeUpgrade(pod *corev1.Pod, ready *corev1.PodCondition, record *v1alpha1.
 	if now.Before(deadline) {
 		return Verdict{State: Updating, Message: p.waiting, Recheck: deadline}
 	}
-	return Verdict{State: Failed, Reason: v1alpha1.ReasonDeadlineExceeded,
+	return Verdict{State: Failed, Reason: cmp.Or(p.reason, v1alpha1.ReasonDeadlineExceeded),
 		Message: fmt.Sprintf("%s for longer than %s", p.waiting, health.ProgressDeadline())}
 }
 
@@ -156,6 +161,8 @@ func restartDue(pod *corev1.Pod, name string, record *v1alpha1.UpgradeRecord) st
 // progress gathers what an upgrade still waits for.
 type progress struct {
 	waiting string
+	// reason is what it has failed with when it takes too long; empty for DeadlineExceeded.
+	reason v1alpha1.Reason
 	// since is when the last of what holds began to.
 	since time.Time
 	// begun is when the time to get healthy began, deadline the end of it for the upgrade itself.
@@ -237,6 +244,9 @@ func (p *progress) held(settle time.Duration, now time.Time) Verdict {
 }
 
 func settleTime(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec) time.Duration {
+	if len(record.Resizes) > 0 {
+		return max(health.MinReady(), minSettle) // the kubelet's conditions may come a little later
+	}
 	for name := range record.Before {
 		if c, _, _ := find(pod, name); c != nil && (c.StartupProbe != nil || c.ReadinessProbe != nil) {
 			return max(health.MinReady(), minSettle)

@@ -9,13 +9,14 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+	"github.com/sidecar-dev/sidecar-operator/internal/resources"
 )
 
 // watch holds a pod that looks healthy to what must not happen while its revision is
 // rolled out: a version that gets ready and crashes some seconds later, or takes its app
 // down, has failed.
 func watch(state *PodState, sidecars []string, upgrade *v1alpha1.UpgradeRecord, view *View) Verdict {
-	if state.Verdict.State == Failed || state.Outdated() {
+	if state.Verdict.State == Failed || (state.Outdated() && !state.OnTarget) {
 		return state.Verdict
 	}
 	health := view.health(view.Policy)
@@ -66,16 +67,29 @@ func watchRestarts(pod *corev1.Pod, sidecars []string, upgrade *v1alpha1.Upgrade
 		}
 		restarts := status.RestartCount
 		if upgrade != nil {
-			restarts -= upgrade.Restarts[name]
-			if upgrade.Before[name] != "" {
-				restarts--
-			}
+			restarts -= upgrade.Restarts[name] + upgradeRestarts(pod, name, upgrade)
 		}
 		if restarts > allowed {
 			return failed(v1alpha1.ReasonRestarts, "sidecar %q restarted %d times by itself, maxRestarts is %d", name, restarts, allowed), true
 		}
 	}
 	return Verdict{}, false
+}
+
+// upgradeRestarts is how many restarts of a container may be the upgrade's own: one for its image, and
+// one for its resources where the container asks for that.
+func upgradeRestarts(pod *corev1.Pod, name string, upgrade *v1alpha1.UpgradeRecord) int32 {
+	restarts := int32(0)
+	if upgrade.Before[name] != "" {
+		restarts++
+	}
+	had, resized := upgrade.Resizes[name]
+	container, _, _ := find(pod, name)
+	if resized && container != nil && restarts > 0 && container.Image != upgrade.Ran[name] &&
+		resources.Restarts(container.ResizePolicy, resources.Changes(had, container.Resources)) {
+		restarts++
+	}
+	return restarts
 }
 
 // watchApp guards the app: its containers must not restart, and the pod must not lose the

@@ -188,7 +188,10 @@ func (w *world) cachedClient(b *testing.B) client.Client {
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error)
 	go func() { done <- informers.Start(ctx) }()
-	b.Cleanup(func() { cancel(); <-done })
+	b.Cleanup(func() {
+		cancel()
+		must(b, <-done)
+	})
 	c, err := client.New(config, client.Options{Scheme: w.scheme, Mapper: mapper, HTTPClient: http.DefaultClient,
 		Cache: &client.CacheOptions{Reader: informers, EnableReadYourWritesConsistency: ptr.To(true)}})
 	must(b, err)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/resources"
 )
 
 // Change is the mildest way from one revision to another.
@@ -19,7 +20,7 @@ type Change string
 const (
 	// ChangeNone: the revisions mean the same.
 	ChangeNone Change = "None"
-	// ChangeInPlace: only images differ, which the kubelet changes in a running pod.
+	// ChangeInPlace: only images and resources differ, which the kubelet changes in a running pod.
 	ChangeInPlace Change = "InPlace"
 	// ChangeRecreate: something differs that is fixed when a pod is created.
 	ChangeRecreate Change = "Recreate"
@@ -29,6 +30,9 @@ const (
 type Difference struct {
 	// Images names the sidecars, in order, of which the image differs.
 	Images []string
+	// Resources names the sidecars, in order, of which only quantities of cpu and memory differ
+	// in the resources. Whether a pod can take them in place depends on the pod too.
+	Resources []string
 	// Fixed names the fields, sorted, that can't be changed in a running pod, like
 	// "sidecars[log-agent].env" or "volumes[logs]".
 	Fixed []string
@@ -39,7 +43,7 @@ func (d Difference) Change() Change {
 	switch {
 	case len(d.Fixed) > 0:
 		return ChangeRecreate
-	case len(d.Images) > 0:
+	case len(d.Images)+len(d.Resources) > 0:
 		return ChangeInPlace
 	}
 	return ChangeNone
@@ -53,6 +57,9 @@ func (d Difference) String() string {
 	}
 	if len(d.Images) > 0 {
 		parts = append(parts, "image of "+strings.Join(d.Images, ", "))
+	}
+	if len(d.Resources) > 0 {
+		parts = append(parts, "resources of "+strings.Join(d.Resources, ", "))
 	}
 	return strings.Join(parts, "; ")
 }
@@ -84,6 +91,12 @@ func (d *Difference) compareSidecars(from, to []v1alpha1.Sidecar) {
 			d.Images = append(d.Images, sidecar.Name)
 		}
 		old.Image = sidecar.Image
+		if resources.Resizable(old.Resources, sidecar.Resources) {
+			if !resources.Equal(old.Resources, sidecar.Resources) {
+				d.Resources = append(d.Resources, sidecar.Name)
+			}
+			old.Resources = sidecar.Resources
+		}
 		if !equality.Semantic.DeepEqual(old, sidecar) {
 			d.compareFields("sidecars["+sidecar.Name+"]", old, sidecar)
 		}

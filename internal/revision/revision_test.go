@@ -1,6 +1,7 @@
 package revision_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -110,6 +111,21 @@ func TestCompare(t *testing.T) {
 		{"image and env", func(t *v1alpha1.SidecarTemplate) {
 			t.Sidecars[0].Image, t.Sidecars[0].Env[0].Value = "a:2", "debug"
 		}, revision.Difference{Images: []string{"agent"}, Fixed: []string{"sidecars[agent].env"}}, revision.ChangeRecreate},
+		{"quantities", func(t *v1alpha1.SidecarTemplate) {
+			t.Sidecars[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("2")
+		},
+			revision.Difference{Resources: []string{"agent"}}, revision.ChangeInPlace},
+		{"quantities and image", func(t *v1alpha1.SidecarTemplate) {
+			t.Sidecars[0].Image, t.Sidecars[0].Resources.Requests[corev1.ResourceCPU] = "a:2", resource.MustParse("2")
+		}, revision.Difference{Images: []string{"agent"}, Resources: []string{"agent"}}, revision.ChangeInPlace},
+		{"a limit added, which a rollback could not take away", func(t *v1alpha1.SidecarTemplate) {
+			t.Sidecars[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}
+		}, fixed("sidecars[agent].resources"), revision.ChangeRecreate},
+		{"requests removed", func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].Resources.Requests = nil },
+			fixed("sidecars[agent].resources"), revision.ChangeRecreate},
+		{"resizePolicy", func(t *v1alpha1.SidecarTemplate) {
+			t.Sidecars[0].ResizePolicy = []corev1.ContainerResizePolicy{{ResourceName: corev1.ResourceCPU, RestartPolicy: corev1.RestartContainer}}
+		}, fixed("sidecars[agent].resizePolicy"), revision.ChangeRecreate},
 		{"env added", func(t *v1alpha1.SidecarTemplate) { t.Sidecars[1].Env = []corev1.EnvVar{{Name: "A"}} },
 			fixed("sidecars[proxy].env"), revision.ChangeRecreate},
 		{"command and args", func(t *v1alpha1.SidecarTemplate) {
@@ -119,9 +135,6 @@ func TestCompare(t *testing.T) {
 			fixed("sidecars[agent].volumeMounts"), revision.ChangeRecreate},
 		{"probe", func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].ReadinessProbe = &corev1.Probe{PeriodSeconds: 1} },
 			fixed("sidecars[agent].readinessProbe"), revision.ChangeRecreate},
-		{"resources", func(t *v1alpha1.SidecarTemplate) {
-			t.Sidecars[0].Resources.Requests[corev1.ResourceCPU] = resource.MustParse("2")
-		}, fixed("sidecars[agent].resources"), revision.ChangeRecreate},
 		{"mode", func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].Mode = v1alpha1.ModeContainer },
 			fixed("sidecars[agent].mode"), revision.ChangeRecreate},
 		{"sidecar added", func(t *v1alpha1.SidecarTemplate) {
@@ -160,7 +173,7 @@ func TestCompare(t *testing.T) {
 			if got.Change() != tc.way {
 				t.Errorf("Change() = %s, want %s", got.Change(), tc.way)
 			}
-			for _, part := range append(tc.want.Images, tc.want.Fixed...) {
+			for _, part := range slices.Concat(tc.want.Images, tc.want.Resources, tc.want.Fixed) {
 				if !strings.Contains(got.String(), part) {
 					t.Errorf("String() = %q does not name %s", got, part)
 				}

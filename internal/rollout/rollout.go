@@ -71,7 +71,7 @@ type Plan struct {
 	// Target is the name of the revision that pods should get; RollingBack: another one has failed.
 	Target      string
 	RollingBack bool
-	// Upgrades are to be sent, one PATCH each, in any order.
+	// Upgrades are to be sent, one PATCH each and one more where the pod is resized, in any order.
 	Upgrades []Upgrade
 	// Evictions are pods that are to be recreated.
 	Evictions []*fleet.PodState
@@ -230,7 +230,7 @@ func (c *chooser) take(pod *fleet.PodState) string {
 	if refusal := c.ledger.reserve(pod); refusal != "" {
 		return refusal
 	}
-	c.gate.take()
+	c.gate.take(pod)
 	if way == evict {
 		c.plan.Evictions = append(c.plan.Evictions, pod)
 		return ""
@@ -241,7 +241,7 @@ func (c *chooser) take(pod *fleet.PodState) string {
 
 // upgrade drains the pod first where it has a gate for that.
 func (c *chooser) upgrade(pod *fleet.PodState) {
-	if pod.Gate.Open && c.in.Spec.Drain.Seconds > 0 && len(pod.Images) > 0 {
+	if pod.Gate.Open && c.in.Spec.Drain.Seconds > 0 && pod.Restarts() {
 		c.plan.Drains = append(c.plan.Drains, pod)
 		return
 	}

@@ -140,10 +140,15 @@ func newGate(in *Input, step *v1alpha1.StepStatus) *gate {
 }
 
 func (g *gate) admits(pod *fleet.PodState) bool {
-	return g.open > 0 || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
+	return g.open > 0 || pod.OnTarget || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
 }
 
-func (g *gate) take() { g.open-- }
+// take counts a pod that passed. One that was given the target before, and lacks the rest of it, is counted.
+func (g *gate) take(pod *fleet.PodState) {
+	if !pod.OnTarget {
+		g.open--
+	}
+}
 
 // wants says whether the images of one more pod are needed in the step.
 func (g *gate) wants(pod *fleet.PodState) bool {

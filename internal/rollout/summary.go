@@ -174,9 +174,10 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 // Waiting is how many pods are still to be moved.
 func (s *Summary) Waiting() int { return s.Outdated + s.Evictable }
 
-// failedOnTarget: a pod that failed on an older revision is only outdated.
+// failedOnTarget: a pod that failed on an older revision is only outdated. One that was given the
+// target and still lacks its resources is not.
 func failedOnTarget(pod *fleet.PodState) bool {
-	return pod.Verdict.State == fleet.Failed && !pod.Outdated()
+	return pod.Verdict.State == fleet.Failed && (pod.OnTarget || !pod.Outdated())
 }
 
 func one(b bool) int32 {

@@ -25,7 +25,7 @@ func wayOf(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) way {
 	switch {
 	case evictable && pod.Stale != "":
 		return evict
-	case evictable && spec.Method == v1alpha1.MethodRecreate && len(pod.Images) > 0:
+	case evictable && spec.Method == v1alpha1.MethodRecreate && pod.Changes():
 		return evict
 	case pod.Outdated():
 		return inPlace
@@ -98,7 +98,7 @@ func (w *ways) listed(pod *fleet.PodState) bool {
 	if !named && len(w.step.Recreating) < maxRecreating {
 		w.step.Recreating = append(w.step.Recreating, pod.Owner.UID)
 	}
-	w.gate.take()
+	w.gate.take(pod)
 	return false
 }
 

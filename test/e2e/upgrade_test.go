@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -99,11 +100,10 @@ var _ = Describe("An in-place upgrade", func() {
 		agents := identities(name, name)
 		done := observe(name, 1)
 		Expect(harness.SetImage(ctx, c, name, name, image("agent:v2"))).To(Succeed())
-		policy, err := harness.WaitForPolicy(ctx, c, name, time.Minute, func(p *v1alpha1.SidecarPolicy) bool {
-			return harness.ConditionIs(p, v1alpha1.ConditionProgressing, metav1.ConditionTrue)
+		_, err := harness.WaitForPolicy(ctx, c, name, time.Minute, func(p *v1alpha1.SidecarPolicy) bool {
+			return strings.Contains(harness.Describe(p), "PodDisruptionBudget pdb/strict allows no disruption")
 		})
 		Expect(err).NotTo(HaveOccurred())
-		Expect(harness.Describe(policy)).To(ContainSubstring("PodDisruptionBudget pdb/strict allows no disruption"))
 		Consistently(func() map[string]harness.Identity { return identities(name, name) }, "3s", "500ms").Should(Equal(agents))
 
 		before := pdb.DeepCopy()
