@@ -320,9 +320,12 @@ func (c *chooser) candidates() []*fleet.PodState {
 }
 
 // rank puts pods first that are down, since they cost nothing. On trial, those that are down
-// for reasons of their own come last: they need not get ready, and so prove nothing.
+// for reasons of their own come later: they need not get ready, and so prove nothing. Those that
+// were refused come last: one after the other they would take the budget from all that are not.
 func (c *chooser) rank(pod *fleet.PodState) int {
 	switch {
+	case pod.Refusal != nil:
+		return 3
 	case pod.Available:
 		return 1
 	case c.gate.trial && !pod.Underway() && pod.Verdict.State != fleet.Failed:

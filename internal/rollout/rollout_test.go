@@ -220,8 +220,11 @@ func TestPromise7OneRefusingPodHoldsUpNoOther(t *testing.T) {
 	if plan.Summary.Refused != 1 || plan.Summary.Unhealthy[0].Reason != v1alpha1.ReasonUpdateRefused {
 		t.Errorf("the refusal is not reported: %+v", plan.Summary)
 	}
-	if diff := cmp.Diff([]string{"cart-00"}, names(rollout.Make(inputAt(110, spec, members)))); diff != "" {
-		t.Errorf("at its time (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]string{"cart-01"}, names(rollout.Make(inputAt(110, spec, members)))); diff != "" {
+		t.Errorf("at its time, after the others (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"cart-00"}, names(rollout.Make(inputAt(110, spec, members[:1])))); diff != "" {
+		t.Errorf("when it is the last (-want +got):\n%s", diff)
 	}
 }
 

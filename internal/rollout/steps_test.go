@@ -78,6 +78,7 @@ func TestRolloutWalksAlongItsSteps(t *testing.T) {
 		soak     int
 		approval string
 		done     bool
+		anew     bool
 	}{
 		{name: "the first pod", spec: threeSteps(), members: deployment("cart", 4), want: "one", upgrades: 1},
 		{name: "it is on its way", spec: threeSteps(), step: at(0, "one", -1), members: append(deployment("till", 3), inFlight), want: "one"},
@@ -87,7 +88,7 @@ func TestRolloutWalksAlongItsSteps(t *testing.T) {
 		{name: "a step without a soak is left at once", spec: threeSteps(), step: at(1, "half", -1), members: some("cart", 2, 4), want: "fleet", upgrades: 2},
 		{name: "the last one ends with the last pod", spec: threeSteps(), step: at(2, "fleet", -1), members: some("cart", 4, 4), want: "fleet", done: true},
 		{name: "one of its pods went away", spec: threeSteps(), step: at(1, "half", 0), members: some("cart", 1, 4), want: "fleet", upgrades: 3},
-		{name: "all of its pods went away: nothing was watched to the end", spec: threeSteps(), step: at(0, "one", 10), members: deployment("cart", 4), want: "one", upgrades: 1},
+		{name: "all of its pods went away: nothing was watched to the end", spec: threeSteps(), step: at(0, "one", 10), members: deployment("cart", 4), want: "one", upgrades: 1, anew: true},
 		{name: "paused", spec: threeSteps().With(paused), step: at(0, "one", 40), members: some("cart", 1, 4), want: "one"},
 		{name: "an approval is missing", spec: needsApproval(), step: at(0, "one", 40), members: some("cart", 1, 4), want: "one", approval: name},
 		{name: "it is not asked for before the end of the soak", spec: needsApproval(), step: at(0, "one", 41), members: some("cart", 1, 4), want: "one", soak: 101},
@@ -131,6 +132,9 @@ func TestRolloutWalksAlongItsSteps(t *testing.T) {
 			if got != tc.want || len(plan.Upgrades) != tc.upgrades || s.AwaitingApproval != tc.approval || s.StepsDone != tc.done {
 				t.Errorf("step %q, %d upgrades, approval %q, done %t; want %q, %d, %q, %t",
 					got, len(plan.Upgrades), s.AwaitingApproval, s.StepsDone, tc.want, tc.upgrades, tc.approval, tc.done)
+			}
+			if tc.anew && plan.Step.UpdatedAt != nil {
+				t.Errorf("the soak that nothing was left of goes on: %s", plan.Step.UpdatedAt)
 			}
 			if (tc.soak == 0) != s.SoakingUntil.IsZero() || (tc.soak != 0 && !s.SoakingUntil.Equal(builders.At(tc.soak))) {
 				t.Errorf("soaks until %s, want %d s", s.SoakingUntil, tc.soak)
