@@ -111,7 +111,7 @@ var _ = Describe("A prefetch pod", Ordered, ContinueOnFailure, func() {
 		Entry("a repository that is not there", "repository", "REGISTRY/none:v1", unchanged, "not found"),
 		Entry("a digest that is not there", "digest", "REGISTRY/agent@sha256:"+strings.Repeat("0", 64), unchanged, "not found"),
 		Entry("no reference", "invalid", "REGISTRY/Agent:v1", unchanged, "must be lowercase"),
-		Entry("an image that may not be pulled", "never", "REGISTRY/agent:v3", func(p *corev1.Pod) {
+		Entry("an image that may not be pulled", "never", "REGISTRY/agent:never-pulled", func(p *corev1.Pod) {
 			p.Spec.Containers[0].ImagePullPolicy = corev1.PullNever
 		}, "pull policy of Never"),
 		Entry("no credentials", "anonymous", "PRIVATE/agent:v1", unchanged, "pull access denied"),

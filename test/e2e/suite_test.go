@@ -138,12 +138,14 @@ func podsOf(namespace string) []corev1.Pod {
 	return list.Items
 }
 
-// identities are those of one container over all pods of a namespace, by pod.
+// identities are those of one container over all pods of a namespace that have it, by pod: not prefetch pods.
 func identities(namespace, container string) map[string]harness.Identity {
 	GinkgoHelper()
 	all := map[string]harness.Identity{}
 	for _, pod := range podsOf(namespace) {
-		all[pod.Name] = harness.IdentityOf(&pod, container)
+		if pod.Labels[v1alpha1.PrefetchLabel] == "" {
+			all[pod.Name] = harness.IdentityOf(&pod, container)
+		}
 	}
 	return all
 }
