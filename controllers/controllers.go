@@ -15,6 +15,7 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/internal/admission"
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
+	"github.com/sidecar-dev/sidecar-operator/internal/report"
 )
 
 // Options is what all controllers share.
@@ -29,6 +30,8 @@ type Options struct {
 	PrefetchImage string
 	// ServerVersion asks the API server for its version.
 	ServerVersion func() (string, error)
+	// Reports is where SidecarReports are made from; nil where none are written.
+	Reports *report.Board
 	// Clock tells the time.
 	Clock clock.PassiveClock
 }
@@ -78,6 +81,8 @@ func Setup(mgr ctrl.Manager, o Options) error {
 	}{
 		// Rolls out policies: accepts templates, registers injection, upgrades pods, reports.
 		{"sidecarpolicy", setupSidecarPolicy},
+		// Tells the owners of workloads how their sidecars do.
+		{"sidecarreport", setupSidecarReport},
 		// Keeps the webhook's certificate valid.
 		{"certificate", setupCertificate},
 		// Serves the certificate, in every replica.

@@ -106,7 +106,7 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 			if err != nil {
 				return nil, err
 			}
-			member := fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner), Owner: ownerOf(pod, &info),
+			member := fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner), Top: info.Owner, Owner: ownerOf(pod, &info),
 				NamespaceLabels: namespace.Labels, Node: nodes[pod.Spec.NodeName], Refusal: refusals.fresh(pod)}
 			if leaving(pod) {
 				p.leaving = append(p.leaving, member)

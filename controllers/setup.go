@@ -42,6 +42,7 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 		Namespace:     o.Namespace,
 		Webhook:       o.Webhook,
 		ServerVersion: o.ServerVersion,
+		Reports:       o.Reports,
 		Prefetcher:    &Prefetcher{Client: mgr.GetClient(), IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion},
 	}
 	r.measurements.answered = make(chan event.TypedGenericEvent[*v1alpha1.SidecarPolicy])

@@ -15,6 +15,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
 	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
+	"github.com/sidecar-dev/sidecar-operator/internal/report"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 )
@@ -34,6 +35,8 @@ type SidecarPolicyReconciler struct {
 	ServerVersion func() (string, error)
 	// Prefetcher brings images onto nodes; nil where nothing is prefetched.
 	Prefetcher *Prefetcher
+	// Reports is where the passes say what reports are made from; nil where none are written.
+	Reports *report.Board
 
 	records      fleet.Records
 	refusals     refusals
@@ -92,6 +95,7 @@ func (r *SidecarPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	}
 	p := &pass{policy: policy, now: r.Clock.Now()}
 	err := r.run(ctx, p)
+	r.post(p)
 	err = errors.Join(err, r.writeStatus(ctx, p, err))
 	return ctrl.Result{RequeueAfter: p.requeue()}, err
 }
@@ -132,6 +136,17 @@ func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 	return r.trimHistory(ctx, p)
 }
 
+// post says what the pass saw of each workload. A policy of which nothing was ever accepted saw nothing.
+func (r *SidecarPolicyReconciler) post(p *pass) {
+	switch {
+	case r.Reports == nil:
+	case p.plan != nil:
+		r.Reports.Post(p.policy.Name, report.Entries(p.policy.Name, p.aim.Target, p.pods), p.now)
+	case p.goal == nil && p.accepted.holds == no:
+		r.Reports.Post(p.policy.Name, nil, p.now)
+	}
+}
+
 // forget drops what is known of a policy that is gone.
 func (r *SidecarPolicyReconciler) forget(policy string) {
 	metrics.Forget(policy)
@@ -140,5 +155,8 @@ func (r *SidecarPolicyReconciler) forget(policy string) {
 	r.contents.forget(policy)
 	if r.Prefetcher != nil {
 		r.Prefetcher.Forget(policy)
+	}
+	if r.Reports != nil {
+		r.Reports.Withdraw(policy, r.Clock.Now())
 	}
 }

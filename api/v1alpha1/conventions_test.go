@@ -46,7 +46,7 @@ type apiField struct {
 	name, json, tag, doc, kind string
 	markers                    string
 	list, maps                 bool
-	// counts: it belongs to PodCounts, where a zero is always written.
+	// counts: it belongs to a struct of counts, where a zero is always written.
 	counts bool
 }
 
@@ -54,10 +54,21 @@ func (f apiField) marked(marker string) bool { return strings.Contains(f.markers
 
 func apiFields(t *testing.T) []apiField {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "sidecarpolicy_types.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
+	var fields []apiField
+	for _, name := range []string{"sidecarpolicy_types.go", "sidecarreport_types.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fields = append(fields, fieldsOf(file)...)
 	}
+	if len(fields) < 100 {
+		t.Fatalf("found %d fields only: the test looks in the wrong place", len(fields))
+	}
+	return fields
+}
+
+func fieldsOf(file *ast.File) []apiField {
 	var fields []apiField
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.TypeSpec)
@@ -73,9 +84,6 @@ func apiFields(t *testing.T) []apiField {
 		}
 		return true
 	})
-	if len(fields) < 40 {
-		t.Fatalf("found %d fields only: the test looks in the wrong place", len(fields))
-	}
 	return fields
 }
 
@@ -88,7 +96,7 @@ func readField(owner string, f *ast.Field) (apiField, bool) {
 	if tag == "-" {
 		return apiField{}, false
 	}
-	field := apiField{name: owner + "." + f.Names[0].Name, tag: tag, json: strings.Split(tag, ",")[0], counts: owner == "PodCounts"}
+	field := apiField{name: owner + "." + f.Names[0].Name, tag: tag, json: strings.Split(tag, ",")[0], counts: strings.HasSuffix(owner, "Counts")}
 	if f.Doc != nil {
 		field.doc = f.Doc.Text()
 		for _, line := range f.Doc.List {

@@ -20,7 +20,7 @@ var (
 )
 
 func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion, &SidecarPolicy{}, &SidecarPolicyList{})
+	scheme.AddKnownTypes(GroupVersion, &SidecarPolicy{}, &SidecarPolicyList{}, &SidecarReport{}, &SidecarReportList{})
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

@@ -42,6 +42,7 @@ func parseFlags() (*manager.Options, *zap.Options) {
 	flag.StringVar(&o.Webhook.Service, "webhook-service", "sidecar-operator-webhook-service", "The Service in the operator's namespace by which the API server reaches the webhook.")
 	flag.StringVar(&o.Webhook.Secret, "webhook-secret", "sidecar-operator-webhook-cert", "The Secret in the operator's namespace that holds the webhook's certificate. It is made when it is not there.")
 	flag.StringVar(&o.PrefetchImage, "prefetch-image", "", "The operator's own image, of which the pods are made that bring images onto nodes. Defaults to that of the pod $POD_NAME.")
+	flag.BoolVar(&o.Reports, "reports", true, "Write a SidecarReport beside each workload that has or should have sidecars.")
 	zapOptions := &zap.Options{}
 	zapOptions.BindFlags(flag.CommandLine)
 	flag.Parse()

@@ -30,6 +30,8 @@ type Member struct {
 	// Pod is only read; it may come from a cache.
 	Pod      *corev1.Pod
 	Workload Workload
+	// Top refers to the workload; nil for a bare pod. It is only read.
+	Top *metav1.OwnerReference
 	// NamespaceLabels are those of the pod's namespace.
 	NamespaceLabels map[string]string
 	// Owner is what replaces the pod when it goes.
@@ -131,6 +133,8 @@ type PodState struct {
 	// Downtime is how long a sidecar was down for the upgrade to the target; zero while
 	// that is not known.
 	Downtime time.Duration
+	// UpgradedAt is when the pod was last upgraded in place; zero where it never was.
+	UpgradedAt time.Time
 	// Excused: the pod is not ready, and another policy's upgrade may be the cause.
 	Excused bool
 	// Available: the pod is Ready, and no policy's upgrade of it is unsettled.
@@ -224,6 +228,9 @@ func (p *PodState) judgeSidecars(injected *v1alpha1.InjectionRecord, view *View,
 	held := view.Records.upgrade(pod, view.Policy)
 	upgrade := excused(pod, held, view)
 	p.Excused = upgrade != held
+	if upgrade != nil {
+		p.UpgradedAt = upgrade.At.Time
+	}
 	label := view.Records.revision(pod, view.Policy)
 	p.Born, p.Given = injected.Revision, given(label, upgrade)
 

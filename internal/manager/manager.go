@@ -29,6 +29,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/controllers"
 	"github.com/sidecar-dev/sidecar-operator/internal/admission"
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
+	"github.com/sidecar-dev/sidecar-operator/internal/report"
 	"github.com/sidecar-dev/sidecar-operator/internal/workload"
 )
 
@@ -51,6 +52,8 @@ type Options struct {
 	// PrefetchImage is the operator's own image, of which the pods are made that bring images
 	// onto nodes. Where it is empty it is read from the pod PodName, if there is one.
 	PrefetchImage, PodName string
+	// Reports has SidecarReports written.
+	Reports bool
 	// Repeatable allows more than one manager in a process, one after another: for tests.
 	Repeatable bool
 }
@@ -75,10 +78,14 @@ func New(cluster *rest.Config, o Options) (ctrl.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := controllers.Setup(mgr, controllers.Options{
+	options := controllers.Options{
 		Namespace: o.Namespace, Webhook: o.Webhook, Certificates: store, Clock: clock.RealClock{},
 		PrefetchImage: o.PrefetchImage, ServerVersion: version.get,
-	}); err != nil {
+	}
+	if o.Reports {
+		options.Reports = &report.Board{}
+	}
+	if err := controllers.Setup(mgr, options); err != nil {
 		return nil, err
 	}
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {

@@ -64,7 +64,7 @@ func analyse(in *Input, s *Summary, step *v1alpha1.Step, at *v1alpha1.StepStatus
 	case analysis.Passed:
 		return true
 	case analysis.Failed:
-		s.FailedRevision, s.FailureMessage = in.Target.Hash, cut("analysis failed: "+judged.Message)
+		s.FailedRevision, s.FailureMessage = in.Target.Hash, Cut("analysis failed: "+judged.Message)
 	default:
 		s.Analyzing = judged.Message
 	}

@@ -116,7 +116,7 @@ func (s *Summary) judgeRevision(in *Input) {
 		s.FailureMessage = fmt.Sprintf("%d pods failed, maxFailed is %d", s.Counts.Failed, allowed)
 		if len(s.Unhealthy) > 0 {
 			worst := &s.Unhealthy[0]
-			s.FailureMessage = cut(s.FailureMessage + fmt.Sprintf(": %s, %s, %s", worst.Workload, worst.Reason, worst.Message))
+			s.FailureMessage = Cut(s.FailureMessage + fmt.Sprintf(": %s, %s, %s", worst.Workload, worst.Reason, worst.Message))
 		}
 	}
 }
@@ -138,7 +138,7 @@ func (s *Summary) prefetchFailed(in *Input, plan *Plan) {
 		s.blocked("prefetch failed: " + s.ImagesFailed)
 		return
 	}
-	s.FailedRevision, s.FailureMessage = in.Target.Hash, cut("prefetch failed, and no running sidecar was touched for it: "+s.ImagesFailed)
+	s.FailedRevision, s.FailureMessage = in.Target.Hash, Cut("prefetch failed, and no running sidecar was touched for it: "+s.ImagesFailed)
 	s.Hold = v1alpha1.ReasonUpgradeFailed
 	plan.Upgrades, plan.Evictions, plan.Drains = nil, nil, nil
 }
@@ -155,7 +155,7 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	c.Injected++
 	c.Ready += one(pod.Available)
 	c.Updated += one(pod.Updated())
-	c.Failed += one(failedOnTarget(pod))
+	c.Failed += one(FailedOnTarget(pod))
 	c.Drifted += one(pod.Drifted)
 	c.Stale += one(pod.Stale != "")
 	c.Exempt += one(pod.Exempt)
@@ -174,9 +174,9 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 // Waiting is how many pods are still to be moved.
 func (s *Summary) Waiting() int { return s.Outdated + s.Evictable }
 
-// failedOnTarget: a pod that failed on an older revision is only outdated. One that was given the
+// FailedOnTarget says whether a pod is not healthy on the target: a pod that failed on an older revision is only outdated. One that was given the
 // target and still lacks its resources is not.
-func failedOnTarget(pod *fleet.PodState) bool {
+func FailedOnTarget(pod *fleet.PodState) bool {
 	return pod.Verdict.State == fleet.Failed && (pod.OnTarget || !pod.Outdated())
 }
 
@@ -192,8 +192,10 @@ type troubleKey struct {
 	reason   v1alpha1.Reason
 }
 
-// severity orders the reasons of status.unhealthy, the worst first. What is not
+// Severity orders the reasons of status.unhealthy and of reports: the lower, the worse. What is not
 // listed is a failure of a pod, the worst.
+func Severity(reason v1alpha1.Reason) int { return severity[reason] }
+
 var severity = map[v1alpha1.Reason]int{
 	v1alpha1.ReasonUpdateRefused: 1,
 
@@ -212,7 +214,7 @@ var severity = map[v1alpha1.Reason]int{
 }
 
 func note(troubles map[troubleKey]*v1alpha1.UnhealthyPods, pod *fleet.PodState) {
-	reason, message := trouble(pod)
+	reason, message := Trouble(pod)
 	if reason == "" {
 		return
 	}
@@ -220,14 +222,14 @@ func note(troubles map[troubleKey]*v1alpha1.UnhealthyPods, pod *fleet.PodState) 
 	entry := troubles[key]
 	if entry == nil {
 		entry = &v1alpha1.UnhealthyPods{Workload: pod.Workload.String(), Reason: reason,
-			Message: cut("pod " + pod.Pod.Name + ": " + message)}
+			Message: Cut("pod " + pod.Pod.Name + ": " + message)}
 		troubles[key] = entry
 	}
 	entry.Pods++
 }
 
-// trouble is the worst that there is to say of a pod; empty when there is nothing.
-func trouble(pod *fleet.PodState) (v1alpha1.Reason, string) {
+// Trouble is the worst that there is to say of a pod; empty when there is nothing.
+func Trouble(pod *fleet.PodState) (v1alpha1.Reason, string) {
 	switch {
 	case pod.Verdict.State == fleet.Failed:
 		return pod.Verdict.Reason, pod.Verdict.Message
@@ -250,7 +252,7 @@ func worst(troubles map[troubleKey]*v1alpha1.UnhealthyPods) []v1alpha1.Unhealthy
 	}
 	slices.SortFunc(all, func(a, b v1alpha1.UnhealthyPods) int {
 		return cmp.Or(
-			cmp.Compare(severity[a.Reason], severity[b.Reason]),
+			cmp.Compare(Severity(a.Reason), Severity(b.Reason)),
 			cmp.Compare(b.Pods, a.Pods),
 			cmp.Compare(a.Workload, b.Workload),
 			cmp.Compare(a.Reason, b.Reason),
@@ -259,7 +261,8 @@ func worst(troubles map[troubleKey]*v1alpha1.UnhealthyPods) []v1alpha1.Unhealthy
 	return all[:min(len(all), maxUnhealthy)]
 }
 
-func cut(message string) string {
+// Cut shortens a message to what statuses and reports hold.
+func Cut(message string) string {
 	if len(message) <= maxMessage {
 		return message
 	}

@@ -69,6 +69,19 @@ var _ = Describe("dist/install.yaml", Ordered, func() {
 		Expect(identities(name, harness.AppContainer)).To(Equal(apps))
 	})
 
+	It("reports to the owners of a workload, who need no right on policies", func() {
+		const name = "reported"
+		newFleet(name, 1, 2, nil)
+		Eventually(func() (*v1alpha1.SidecarReport, error) {
+			report := &v1alpha1.SidecarReport{}
+			return report, client.IgnoreNotFound(c.Get(ctx, client.ObjectKey{Namespace: name, Name: "deployment-app-00"}, report))
+		}, settleTimeout, "500ms").Should(HaveField("Pods", v1alpha1.ReportCounts{Selected: 2, Updated: 2, Ready: 2}))
+
+		kubectl(nil, "create", "rolebinding", "team", "-n", name, "--clusterrole=view", "--user=jane")
+		Expect(kubectl(nil, "get", "sidecarreports", "-n", name, "--as=jane")).To(MatchRegexp(`deployment-app-00 +Current +2 +2 +2 +0 +0 `))
+		Expect(cannot("get", "sidecarpolicies", "--as=jane")).To(ContainSubstring("forbidden"))
+	})
+
 	It("logs no error about missing rights", func() {
 		for _, pod := range podsOf(operatorNamespace) {
 			log := kubectl(nil, "logs", "-n", operatorNamespace, pod.Name)
@@ -85,6 +98,16 @@ func kubectl(stdin []byte, args ...string) string {
 	command.Stdin = bytes.NewReader(stdin)
 	out, err := command.CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), string(out))
+	return string(out)
+}
+
+// cannot runs kubectl where it must fail, and returns what it says.
+func cannot(args ...string) string {
+	GinkgoHelper()
+	command := exec.CommandContext(ctx, filepath.Join(node.BinDir(), "kubectl"), args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+node.Kubeconfig())
+	out, err := command.CombinedOutput()
+	Expect(err).To(HaveOccurred(), string(out))
 	return string(out)
 }
 

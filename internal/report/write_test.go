@@ -1,0 +1,96 @@
+package report_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/report"
+	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
+)
+
+func entry(policy string, state v1alpha1.ReportState, updated int32) report.Entry {
+	return report.Entry{Workload: metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "cart", UID: "cart-uid"},
+		Report: v1alpha1.ReportedPolicy{Policy: policy, State: state, Revision: "r", Pods: v1alpha1.ReportCounts{Selected: 50, Updated: updated, Ready: 50}}}
+}
+
+func TestMakeSaysTheWorstOfThePoliciesAndSinceWhen(t *testing.T) {
+	before := report.Make(cartKey, []report.Entry{entry("b", v1alpha1.ReportCurrent, 50), entry("a", v1alpha1.ReportWaiting, 0)}, nil, builders.At(0))
+	after := report.Make(cartKey, []report.Entry{entry("b", v1alpha1.ReportFailed, 40), entry("a", v1alpha1.ReportWaiting, 10)}, before, builders.At(60))
+	if after.State != v1alpha1.ReportFailed || !after.Since.Time.Equal(builders.At(60)) {
+		t.Errorf("state %s since %s", after.State, after.Since)
+	}
+	if diff := cmp.Diff(v1alpha1.ReportCounts{Selected: 50, Updated: 10, Ready: 50}, after.Pods); diff != "" {
+		t.Error(diff)
+	}
+	if a := after.Policies[0]; a.Policy != "a" || !a.Since.Time.Equal(builders.At(0)) {
+		t.Errorf("policy %s waits since %s", a.Policy, a.Since)
+	}
+	if diff := cmp.Diff(v1alpha1.WorkloadReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "cart"}, after.Workload); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWaitGathersNumbersAndNotStates(t *testing.T) {
+	written := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportUpdating, 1)}, nil, builders.At(0))
+	late := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportUpdating, 20)}, written, builders.At(60))
+	current := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportCurrent, 50)}, nil, builders.At(0))
+	for _, c := range []struct {
+		name   string
+		before *v1alpha1.SidecarReport
+		entry  report.Entry
+		now    int
+		wait   time.Duration
+		due    bool
+	}{
+		{"there is none", nil, entry("a", v1alpha1.ReportCurrent, 50), 0, 0, true},
+		{"nothing changed", written, entry("a", v1alpha1.ReportUpdating, 1), 500, 0, false},
+		{"a state, right after the last write", written, entry("a", v1alpha1.ReportCurrent, 50), 1, 4 * time.Second, true},
+		{"a state, later", written, entry("a", v1alpha1.ReportCurrent, 50), 7, 0, true},
+		{"progress", written, entry("a", v1alpha1.ReportUpdating, 2), 10, 50 * time.Second, true},
+		{"progress, the second time", late, entry("a", v1alpha1.ReportUpdating, 30), 70, 110 * time.Second, true},
+		{"numbers at rest", current, entry("a", v1alpha1.ReportCurrent, 49), 10, 20 * time.Second, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			now := builders.At(c.now)
+			wait, due := report.Wait(c.before, report.Make(cartKey, []report.Entry{c.entry}, c.before, now), now)
+			if wait != c.wait || due != c.due {
+				t.Errorf("wait %s, due %t; want %s, %t", wait, due, c.wait, c.due)
+			}
+		})
+	}
+}
+
+func TestBoardTellsOfWhatChanged(t *testing.T) {
+	var board report.Board
+	other := types.NamespacedName{Namespace: "shop", Name: "deployment-other"}
+	board.Post("a", map[types.NamespacedName]report.Entry{cartKey: entry("a", v1alpha1.ReportCurrent, 50)}, builders.At(0))
+	var told []string
+	board.Watch(func(key types.NamespacedName) { told = append(told, key.Name) })
+	expect := func(what string, want ...string) {
+		t.Helper()
+		if diff := cmp.Diff(want, told); diff != "" {
+			t.Errorf("%s: %s", what, diff)
+		}
+		told = nil
+	}
+	expect("what was posted before", "deployment-cart")
+	board.Post("a", map[types.NamespacedName]report.Entry{cartKey: entry("a", v1alpha1.ReportCurrent, 50)}, builders.At(1))
+	expect("the same again")
+	board.Post("b", map[types.NamespacedName]report.Entry{other: entry("b", v1alpha1.ReportCurrent, 50)}, builders.At(2))
+	expect("another workload", "deployment-other")
+	board.Post("a", map[types.NamespacedName]report.Entry{cartKey: entry("a", v1alpha1.ReportFailed, 40)}, builders.At(3))
+	expect("a change", "deployment-cart")
+	board.Withdraw("a", builders.At(4))
+	expect("the policy is gone", "deployment-cart")
+	if entries, left := board.Of(cartKey); len(entries) != 0 || !left.Equal(builders.At(4)) {
+		t.Errorf("%d entries, left at %s", len(entries), left)
+	}
+	if board.Knows("a") || !board.Knows("b") {
+		t.Error("a policy that is gone is known, or one that is there is not")
+	}
+}
