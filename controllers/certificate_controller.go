@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
+	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
 )
 
 // CertificateReconciler keeps a valid certificate for the webhook in its Secret.
@@ -72,7 +73,9 @@ func setupCertificateStore(mgr ctrl.Manager, o Options) error {
 		if err := mgr.GetClient().Get(ctx, req.NamespacedName, secret); err != nil {
 			return ctrl.Result{}, client.IgnoreNotFound(err)
 		}
-		return ctrl.Result{}, o.Certificates.Load(secret)
+		err := o.Certificates.Load(secret)
+		metrics.SetCertificateExpiry(o.Certificates.Expiry())
+		return ctrl.Result{}, err
 	}
 	return ctrl.NewControllerManagedBy(mgr).Named("certificate-store").
 		For(&corev1.Secret{}, builder.WithPredicates(only(o.secretKey()))).

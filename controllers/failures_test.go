@@ -265,7 +265,8 @@ func series(policy string) map[string]float64 {
 				labels[pair.GetName()] = pair.GetValue()
 			}
 			if labels["policy"] == policy {
-				found[fmt.Sprintf("%s/%s%s", family.GetName(), labels["state"], labels["result"])] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+				key := fmt.Sprintf("%s/%s%s%s%s%s%s", family.GetName(), labels["state"], labels["result"], labels["phase"], labels["per"], labels["type"], labels["status"])
+				found[key] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
 			}
 		}
 	}
@@ -282,6 +283,31 @@ var _ = Describe("The metrics of a policy", func() {
 			HaveKeyWithValue("sidecar_operator_pods/selected", 2.0),
 			HaveKeyWithValue("sidecar_operator_pods/updated", 2.0),
 			HaveKeyWithValue("sidecar_operator_pod_writes_total/accepted", 2.0),
+			HaveKeyWithValue("sidecar_operator_rollout_phase/Complete", 1.0),
+			HaveKeyWithValue("sidecar_operator_rollout_phase/Progressing", 0.0),
+			HaveKeyWithValue("sidecar_operator_rollout_step/", 0.0),
+			HaveKeyWithValue("sidecar_operator_policy_condition/ReadyTrue", 1.0),
+			HaveKeyWithValue("sidecar_operator_policy_condition/ReadyFalse", 0.0),
+			HaveKeyWithValue("sidecar_operator_budget_use_ratio/Workload", 0.0),
+			HaveKeyWithValue("sidecar_operator_upgrade_duration_seconds/", 2.0),
+		))
+		Expect(series(w.name)).NotTo(HaveKey(HavePrefix("sidecar_operator_upgrade_failures_total")))
+
+		By("failing an upgrade")
+		w.setImage("agent:bad")
+		for range 4 {
+			w.pass()
+			w.kubelet.sync(w.pods())
+			Expect(series(w.name)).To(HaveKeyWithValue("sidecar_operator_upgrade_duration_seconds/", 2.0))
+			if w.status().Pods.Unavailable > 0 {
+				Expect(series(w.name)["sidecar_operator_budget_use_ratio/Fleet"]).To(BeNumerically(">", 0))
+			}
+			w.clock.Step(2 * time.Minute)
+		}
+		w.settle()
+		Expect(series(w.name)).To(And(
+			HaveKeyWithValue("sidecar_operator_upgrade_failures_total/", BeNumerically(">", 0)),
+			HaveKeyWithValue("sidecar_operator_rollout_phase/Complete", 0.0),
 		))
 
 		By("failing to read the policy: that is not the same as its end")
@@ -294,6 +320,6 @@ var _ = Describe("The metrics of a policy", func() {
 		Expect(server.Client.Delete(ctx, w.policy())).To(Succeed())
 		w.pass()
 		Expect(series(w.name)).To(BeEmpty())
-		Expect(w.images()).To(HaveEach("agent:v2"), "running pods keep their sidecars")
+		Expect(w.images()).To(HaveLen(2), "running pods keep their sidecars")
 	})
 })

@@ -42,6 +42,7 @@ type SidecarPolicyReconciler struct {
 	refusals     refusals
 	measurements measurements
 	contents     contents
+	outcomes     outcomes
 }
 
 // +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=list;watch
@@ -96,6 +97,7 @@ func (r *SidecarPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	p := &pass{policy: policy, now: r.Clock.Now()}
 	err := r.run(ctx, p)
 	r.post(p)
+	r.outcomes.note(p)
 	err = errors.Join(err, r.writeStatus(ctx, p, err))
 	return ctrl.Result{RequeueAfter: p.requeue()}, err
 }
@@ -153,6 +155,7 @@ func (r *SidecarPolicyReconciler) forget(policy string) {
 	r.refusals.forget(policy)
 	r.measurements.take(policy)
 	r.contents.forget(policy)
+	r.outcomes.forget(policy)
 	if r.Prefetcher != nil {
 		r.Prefetcher.Forget(policy)
 	}

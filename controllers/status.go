@@ -29,9 +29,7 @@ const (
 func (r *SidecarPolicyReconciler) writeStatus(ctx context.Context, p *pass, failure error) error {
 	before := p.policy.Status
 	after := nextStatus(p, failure)
-	if after.Pods != nil {
-		metrics.SetPods(p.policy.Name, after.Pods)
-	}
+	metrics.SetStatus(p.policy.Name, &after)
 	if equality.Semantic.DeepEqual(before, after) {
 		return nil
 	}

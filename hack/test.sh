@@ -18,7 +18,7 @@ envtest() {
     export KUBEBUILDER_ASSETS
   fi
   # Not from the test cache: it does not see that those binaries have changed.
-  go test -count=1 "$@" ./controllers/... ./test/envtest/...
+  go test -count=1 "$@" ./controllers/... ./test/envtest/... ./test/prometheus/...
 }
 
 # e2e runs on a node of its own: kubelet, containerd and runc on this machine.

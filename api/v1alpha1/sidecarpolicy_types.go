@@ -653,6 +653,10 @@ const (
 	PhaseComplete Phase = "Complete"
 )
 
+// Phases are all of them.
+var Phases = []Phase{PhaseIdle, PhasePrefetching, PhaseProgressing, PhaseSoaking, PhaseAwaitingApproval,
+	PhasePaused, PhaseFrozen, PhaseRollingBack, PhaseRolledBack, PhaseComplete}
+
 // SidecarPolicyStatus is what the operator saw at the end of its last pass.
 // +kubebuilder:validation:MinProperties=1
 type SidecarPolicyStatus struct {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -61,11 +62,13 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.
 	name, _ := ctx.Value(policyKey{}).(string)
 	policy := &v1alpha1.SidecarPolicy{}
 	if err := i.Reader.Get(ctx, client.ObjectKey{Name: name}, policy); err != nil {
-		return i.unanswered(name, v1alpha1.FailurePolicyIgnore, fmt.Errorf("reading the policy: %w", err))
+		// Whoever reaches the port can name what is no policy: metrics don't.
+		return i.unanswered(name, "", v1alpha1.FailurePolicyIgnore, fmt.Errorf("reading the policy: %w", err))
 	}
+	defer func(began time.Time) { metrics.ObserveAdmission(name, time.Since(began)) }(time.Now())
 	response, err := i.inject(ctx, policy, req)
 	if err != nil {
-		return i.unanswered(name, policy.Spec.Injection.FailurePolicy, err)
+		return i.unanswered(name, name, policy.Spec.Injection.FailurePolicy, err)
 	}
 	return response
 }
@@ -76,7 +79,7 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, r
 		return admission.Response{}, fmt.Errorf("decoding the pod: %w", err)
 	}
 	if !selection.Injectable(pod) {
-		return i.skip(policy.Name, v1alpha1.ReasonMirrorPod, "a mirror pod can't be changed"), nil
+		return skip(policy.Name, v1alpha1.ReasonMirrorPod, "a mirror pod can't be changed"), nil
 	}
 	r, err := i.revision(ctx, policy, pod, req.Namespace)
 	if err != nil {
@@ -85,7 +88,7 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, r
 	additions, conflicts := inject.Render(pod, policy.Name, r)
 	if len(conflicts) > 0 {
 		i.report(ctx, policy, pod, req, conflicts)
-		return i.skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts)), nil
+		return skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts)), nil
 	}
 	if policy.Spec.Rollout.Drain.Seconds > 0 {
 		additions.AddDrainGate(pod, policy.Name)
@@ -122,21 +125,26 @@ func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy,
 }
 
 // skip lets the pod in as its owner wrote it.
-func (i *Injector) skip(policy string, reason v1alpha1.Reason, message string) admission.Response {
+func skip(policy string, reason v1alpha1.Reason, message string) admission.Response {
 	metrics.ObserveInjection(policy, metrics.Skipped, reason)
+	return skipped(policy, message)
+}
+
+func skipped(policy, message string) admission.Response {
 	return admission.Allowed("").WithWarnings(
 		fmt.Sprintf("SidecarPolicy %s: created without its sidecars: %s", policy, message))
 }
 
 // unanswered follows the author's failure policy. The API server itself does so only
-// for calls that don't come back.
-func (i *Injector) unanswered(policy string, failurePolicy v1alpha1.InjectionFailurePolicy, err error) admission.Response {
+// for calls that don't come back. The metrics know the policy by its label.
+func (i *Injector) unanswered(policy, label string, failurePolicy v1alpha1.InjectionFailurePolicy, err error) admission.Response {
 	ctrl.Log.WithName("admission").Error(err, "could not answer", "policy", policy, "failurePolicy", failurePolicy)
 	if failurePolicy == v1alpha1.FailurePolicyFail {
 		return admission.Errored(http.StatusInternalServerError,
 			fmt.Errorf("SidecarPolicy %s (failurePolicy Fail) can't inject its sidecars: %w", policy, err))
 	}
-	return i.skip(policy, v1alpha1.ReasonNoRevision, err.Error())
+	metrics.ObserveInjection(label, metrics.Skipped, v1alpha1.ReasonNoRevision)
+	return skipped(policy, err.Error())
 }
 
 // report tells the pod's owner why it lacks the sidecars: nobody sees the warnings

@@ -125,6 +125,14 @@ func (s *Store) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, errNoCertificate
 }
 
+// Expiry is when the certificate that is served expires; zero where there is none.
+func (s *Store) Expiry() time.Time {
+	if pair := s.current.Load(); pair != nil && pair.Leaf != nil {
+		return pair.Leaf.NotAfter
+	}
+	return time.Time{}
+}
+
 // Check fails until there is a certificate (healthz.Checker).
 func (s *Store) Check(*http.Request) error {
 	_, err := s.GetCertificate(nil)

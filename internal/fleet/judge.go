@@ -41,6 +41,9 @@ type Verdict struct {
 	Message string
 	// Recheck is when time alone changes the verdict. Zero where only a change of the pod does.
 	Recheck time.Time
+	// HealthySince is when the last thing that an upgrade waited for came true; set where it is
+	// settled, and there was one.
+	HealthySince time.Time
 }
 
 // badWaiting maps the kubelet's reasons for a waiting container to ours. Other reasons
@@ -240,7 +243,7 @@ func (p *progress) held(settle time.Duration, now time.Time) Verdict {
 	if end := p.since.Add(settle); now.Before(end) {
 		return Verdict{State: Updating, Message: "has not been ready for long enough", Recheck: end}
 	}
-	return Verdict{State: Settled}
+	return Verdict{State: Settled, HealthySince: p.since}
 }
 
 func settleTime(pod *corev1.Pod, record *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec) time.Duration {

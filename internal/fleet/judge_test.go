@@ -391,3 +391,22 @@ func TestJudgeOrdersByNamespaceAndName(t *testing.T) {
 		t.Errorf("order (-want +got):\n%s", diff)
 	}
 }
+
+func TestHealthySinceTheLastThingThatAnUpgradeWaitedFor(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		pod  *builders.PodBuilder
+		want time.Time
+	}{
+		{"the restart", restarted(), builders.At(102)},
+		{"the pod's readiness", restarted().Ready(builders.At(107)), builders.At(107)},
+		{"no upgrade", builders.Pod("shop", "cart-1").Injected(policy, r2), time.Time{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := judgeOne(c.pod, viewAt(150, r2, r1)).Verdict
+			if got.State != fleet.Settled || !got.HealthySince.Equal(c.want) {
+				t.Errorf("%s, healthy since %s; want %s", got.State, got.HealthySince, c.want)
+			}
+		})
+	}
+}

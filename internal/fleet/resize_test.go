@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -178,7 +179,7 @@ func TestJudgeResize(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := judgeOne(tc.pod, viewAt(tc.now, large, small))
-			if diff := cmp.Diff(tc.want, got.Verdict); diff != "" {
+			if diff := cmp.Diff(tc.want, got.Verdict, cmpopts.IgnoreFields(fleet.Verdict{}, "HealthySince")); diff != "" {
 				t.Errorf("Verdict (-want +got):\n%s", diff)
 			}
 		})

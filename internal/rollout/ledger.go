@@ -75,6 +75,16 @@ func newLedger(in Input) *ledger {
 	return l
 }
 
+// BudgetUse is, for each scope that has a budget, how many pods are unavailable as a part of what the
+// budget allows, in the group in which that is the most. Vacancies count as unavailable.
+func BudgetUse(in Input) map[v1alpha1.BudgetScope]float64 {
+	use := map[v1alpha1.BudgetScope]float64{}
+	for g, a := range newLedger(in).accounts {
+		use[g.per] = max(use[g.per], float64(a.unavailable)/float64(a.limit))
+	}
+	return use
+}
+
 // accountsOf are the groups that a pod of a workload is in on a node, in a fixed order.
 func (l *ledger) accountsOf(workload fleet.Workload, node fleet.Node) []*account {
 	accounts := make([]*account, len(l.scopes))

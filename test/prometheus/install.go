@@ -9,11 +9,14 @@ import (
 	"runtime"
 )
 
-// binary finds Prometheus on the PATH, or in the cache, where Debian's package is unpacked
+// Promtool is the path of Prometheus' tool, which is found as the server is.
+func Promtool(ctx context.Context) (string, error) { return binary(ctx, "promtool") }
+
+// binary finds a program of Prometheus on the PATH, or in the cache, where Debian's package is unpacked
 // first where that has not been done yet. The package is not installed: no server of the
 // machine's is started, and no root is needed where apt knows its lists.
-func binary(ctx context.Context) (string, error) {
-	if path, err := exec.LookPath("prometheus"); err == nil {
+func binary(ctx context.Context, name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
 	caches, err := os.UserCacheDir()
@@ -22,7 +25,7 @@ func binary(ctx context.Context) (string, error) {
 	}
 	cache := filepath.Join(caches, "sidecar-operator", "prometheus")
 	dir := filepath.Join(cache, runtime.GOARCH)
-	path := filepath.Join(dir, "usr", "bin", "prometheus")
+	path := filepath.Join(dir, "usr", "bin", name)
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}

@@ -56,7 +56,7 @@ func Serve(metrics prometheus.Gatherer) *httptest.Server {
 // Start starts a server that keeps its data, its configuration and its log in dir and scrapes
 // the targets (host:port) every second, and waits until it is ready. The caller stops it.
 func Start(ctx context.Context, dir string, targets ...string) (*Server, error) {
-	path, err := binary(ctx)
+	path, err := binary(ctx, "prometheus")
 	if err != nil {
 		return nil, err
 	}
