@@ -56,7 +56,7 @@ vet: ## Run go vet, over the real-node suite too
 	go vet -tags e2e ./...
 
 .PHONY: verify
-verify: verify-generated verify-tidy vet lint ## Fail if something generated is out of date, or the code does not pass vet and lint
+verify: verify-generated verify-tidy vet lint verify-vulnerabilities ## Fail if something generated is out of date, or the code does not pass vet, lint and govulncheck
 
 .PHONY: verify-generated
 verify-generated: generate manifests dist ## Fail if generated files differ from the ones in git's index
@@ -68,6 +68,10 @@ verify-generated: generate manifests dist ## Fail if generated files differ from
 .PHONY: verify-tidy
 verify-tidy: ## Fail if a go.mod or go.sum is not tidy
 	@for module in $(MODULES); do echo "go mod tidy -diff in $$module"; go -C "$$module" mod tidy -diff; done
+
+.PHONY: verify-vulnerabilities
+verify-vulnerabilities: ## Fail if the code calls something with a known vulnerability; says so where the database can't be reached
+	hack/vulnerabilities.sh
 
 ##@ Build
 
