@@ -168,8 +168,9 @@ func (s *writtenStatus) Update(_ context.Context, object client.Object, _ ...cli
 func (w *world) reconciler(c client.Client) *controllers.SidecarPolicyReconciler {
 	return &controllers.SidecarPolicyReconciler{
 		Client: c, Live: c, Recorder: events.NewFakeRecorder(100), Clock: w.clock, Namespace: namespace,
-		Webhook:    controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: secret},
-		Prefetcher: &controllers.Prefetcher{Client: c},
+		Webhook:       controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: secret},
+		ServerVersion: func() (string, error) { return "v1.37.2", nil },
+		Prefetcher:    &controllers.Prefetcher{Client: c},
 	}
 }
 
