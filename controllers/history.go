@@ -9,7 +9,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
-	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 )
 
@@ -18,7 +17,8 @@ import (
 func (r *SidecarPolicyReconciler) trimHistory(ctx context.Context, p *pass) error {
 	inUse := map[string]bool{p.aim.Target.Hash: true, p.goal.Hash: true, p.policy.Status.StableRevision: true, p.policy.Status.TargetRevision: true}
 	for i := range p.pods {
-		useOf(&p.pods[i], p.policy.Name, inUse)
+		pod := &p.pods[i]
+		inUse[pod.Label], inUse[pod.Born], inUse[pod.Given] = true, true, true
 	}
 	limit := int(ptr.Deref(p.policy.Spec.RevisionHistoryLimit, v1alpha1.DefaultRevisionHistoryLimit))
 	for _, expired := range revision.Expired(p.revisions, inUse, limit) {
@@ -29,11 +29,4 @@ func (r *SidecarPolicyReconciler) trimHistory(ctx context.Context, p *pass) erro
 		}
 	}
 	return nil
-}
-
-// useOf marks the revisions that a pod names.
-func useOf(pod *fleet.PodState, policy string, inUse map[string]bool) {
-	for _, name := range []string{pod.Pod.Labels[v1alpha1.RevisionLabel(policy)], pod.Born, pod.Given} {
-		inUse[name] = true
-	}
 }

@@ -1,12 +1,17 @@
 package controllers_test
 
 import (
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/controllers"
+	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
 
 var _ = DescribeTable("A cached node keeps what prefetching looks at", func(kubelet string, images int) {
@@ -36,3 +41,24 @@ var _ = DescribeTable("A cached node keeps what prefetching looks at", func(kube
 	Entry("without images, where a prefetch pod tells", "v1.37.2", 0),
 	Entry("with images, where nothing else does", "v1.34.1", 1),
 )
+
+// What is stripped of a pod is nothing that a judgement looks at.
+var _ = It("A cached pod is judged like the whole one", func() {
+	born := builders.Template("agent", "registry.example/agent:v1").Probe()
+	one, two := born.Revision(1), born.Clone().Image("registry.example/agent:v2").Revision(2)
+	view := &fleet.View{Policy: "agent", Target: two, Revisions: []revision.Revision{*one, *two}, Watching: true, Now: builders.At(600)}
+	var whole, cached []fleet.Member
+	for _, pod := range builders.PodsOf(builders.NewApps(8, 2, "agent", one, two)) {
+		pod.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet"}}
+		whole = append(whole, fleet.Member{Pod: pod})
+		stripped, err := controllers.StripPod(pod.DeepCopy())
+		Expect(err).NotTo(HaveOccurred())
+		cached = append(cached, fleet.Member{Pod: stripped.(*corev1.Pod)})
+	}
+	Expect(cached[0].Pod.ManagedFields).To(BeEmpty())
+	Expect(cached[0].Pod.Status.PodIP).To(BeEmpty())
+	Expect(cached[0].Pod.Status.Conditions).NotTo(ContainElement(HaveField("Type", corev1.PodScheduled)))
+	want, got := fleet.Judge(whole, view), fleet.Judge(cached, view)
+	Expect(want[0].Updated()).To(BeTrue())
+	Expect(cmp.Diff(want, got, cmpopts.IgnoreFields(fleet.PodState{}, "Member"))).To(BeEmpty())
+})

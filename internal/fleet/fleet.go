@@ -108,9 +108,9 @@ type PodState struct {
 	// Injected: the pod carries the policy's sidecars. Where it doesn't, only
 	// Conflicts and Available have a meaning.
 	Injected bool
-	// Born is the revision that the pod was created with, Given the one whose images it was
-	// given last.
-	Born, Given string
+	// Label is the revision that the pod's label names, Born the one that it was created with, Given
+	// the one whose images it was given last.
+	Label, Born, Given string
 	// Conflicts say why the sidecars can't be in the pod.
 	Conflicts []inject.Conflict
 	// Images are the containers of which the image is not the target's.
@@ -232,7 +232,7 @@ func (p *PodState) judgeSidecars(injected *v1alpha1.InjectionRecord, view *View,
 		p.UpgradedAt = upgrade.At.Time
 	}
 	label := view.Records.revision(pod, view.Policy)
-	p.Born, p.Given = injected.Revision, given(label, upgrade)
+	p.Label, p.Born, p.Given = label, injected.Revision, given(label, upgrade)
 
 	p.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
 	p.Stale = stale.of(injected.Revision)

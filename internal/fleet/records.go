@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"maps"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,6 +21,7 @@ type Records struct {
 	injections memory[v1alpha1.InjectionRecord]
 	upgrades   memory[v1alpha1.UpgradeRecord]
 	keys       map[string]recordKeys
+	last       v1alpha1.UpgradeRecord
 	turnedAt   time.Time
 }
 
@@ -71,7 +73,28 @@ func (r *Records) upgrade(pod *corev1.Pod, policy string) *v1alpha1.UpgradeRecor
 	if r == nil {
 		return unlessBroken(parse())
 	}
-	return r.upgrades.recall(text, parse)
+	return r.upgrades.recall(text, func() (*v1alpha1.UpgradeRecord, error) {
+		record, err := parse()
+		if err == nil {
+			r.share(record)
+		}
+		return record, err
+	})
+}
+
+// share takes from the record read before what is the same in this one: pods of one roll-out differ in little more
+// than the containerIDs, and maps are most of a record.
+func (r *Records) share(record *v1alpha1.UpgradeRecord) {
+	if r.last.Revision == record.Revision {
+		record.Revision = r.last.Revision
+	}
+	if maps.Equal(r.last.Ran, record.Ran) {
+		record.Ran = r.last.Ran
+	}
+	if maps.Equal(r.last.Restarts, record.Restarts) {
+		record.Restarts = r.last.Restarts
+	}
+	r.last = *record
 }
 
 // turn lets go of what was not asked for since the turn before the last one.
