@@ -43,7 +43,7 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	if p.disruptions, err = r.disruptions(ctx, members, view); err != nil {
 		return err
 	}
-	p.pods = fleet.Judge(members, view)
+	p.pods = r.judge(members, view)
 	input := p.aim.Input(p.pods, p.disruptions, p.now)
 	input.Leaving, input.Vacancies = p.countLeaving(), fleet.Vacancies(members, p.leaving)
 	input.Measurements = r.measurements.take(p.policy.Name)
@@ -52,6 +52,15 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	plan := rollout.Make(input)
 	p.plan = &plan
 	return nil
+}
+
+func (r *SidecarPolicyReconciler) judge(members []fleet.Member, view *fleet.View) []fleet.PodState {
+	if r.judgements == nil {
+		r.judgements = map[string]*fleet.Judgement{}
+	}
+	judgement := fleet.Rejudge(r.judgements[view.Policy], members, view)
+	r.judgements[view.Policy] = judgement
+	return judgement.Pods
 }
 
 func (r *SidecarPolicyReconciler) healthOfAll(ctx context.Context) (map[string]*v1alpha1.HealthSpec, error) {

@@ -38,6 +38,8 @@ type SidecarPolicyReconciler struct {
 	// Reports is where the passes say what reports are made from; nil where none are written.
 	Reports *report.Board
 
+	// judgements are the last of each policy; one that starts without them judges every pod.
+	judgements   map[string]*fleet.Judgement
 	records      fleet.Records
 	refusals     refusals
 	measurements measurements
@@ -152,6 +154,7 @@ func (r *SidecarPolicyReconciler) post(p *pass) {
 // forget drops what is known of a policy that is gone.
 func (r *SidecarPolicyReconciler) forget(policy string) {
 	metrics.Forget(policy)
+	delete(r.judgements, policy)
 	r.refusals.forget(policy)
 	r.measurements.take(policy)
 	r.contents.forget(policy)

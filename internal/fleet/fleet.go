@@ -180,14 +180,7 @@ func (p *PodState) Updated() bool {
 
 // Judge says what each pod is, in the order of namespace and name.
 func Judge(members []Member, view *View) []PodState {
-	view.Records.turn(view.Now)
-	stale := staleness{view: view, memo: map[string]string{}}
-	sizes := newSizes(view)
-	states := make([]PodState, len(members))
-	for i, member := range inOrder(members) {
-		states[i] = judgeMember(member, view, stale, sizes)
-	}
-	return states
+	return Rejudge(nil, members, view).Pods
 }
 
 // inOrder sorts pointers, since states are large.

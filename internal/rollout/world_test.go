@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -81,6 +82,8 @@ type simPolicy struct {
 	revisions []revision.Revision
 	target    *revision.Revision
 	aim       rollout.Aim
+	// judgement is the last one of the fleet.
+	judgement *fleet.Judgement
 	// last is what the last plan said; writes counts what was taken of them.
 	last   rollout.Summary
 	writes int
@@ -238,7 +241,7 @@ func (w *world) plan(policy *simPolicy) rollout.Plan {
 			}
 		}
 	}
-	input := policy.aim.Input(fleet.Judge(members, view), nil, w.now)
+	input := policy.aim.Input(w.judge(policy, members, view), nil, w.now)
 	input.Leaving, input.Vacancies = leaving, fleet.Vacancies(members, leavers)
 	for _, pdb := range w.pdbs {
 		input.Disruptions = append(input.Disruptions, fleet.Allowance(pdb, all, view))
@@ -246,8 +249,18 @@ func (w *world) plan(policy *simPolicy) rollout.Plan {
 	return rollout.Make(input)
 }
 
+// judge does as the manager, and holds it to a judgement that takes nothing over from the last one.
+func (w *world) judge(policy *simPolicy, members []fleet.Member, view *fleet.View) []fleet.PodState {
+	policy.judgement = fleet.Rejudge(policy.judgement, members, view)
+	if anew := fleet.Judge(members, view); !reflect.DeepEqual(anew, policy.judgement.Pods) {
+		w.broken("%s: pods were judged by what they were: %s", policy.name, cmp.Diff(anew, policy.judgement.Pods))
+	}
+	return policy.judgement.Pods
+}
+
 func (w *world) member(p *simPod) fleet.Member {
-	m := fleet.Member{Pod: p.pod, Workload: p.workload, Owner: fleet.Owner{Unmanaged: true}, Refusal: p.refusal,
+	seen := *p.pod // a cache shows a pod as it was; ours goes on to change
+	m := fleet.Member{Pod: &seen, Workload: p.workload, Owner: fleet.Owner{Unmanaged: true}, Refusal: p.refusal,
 		Node: fleet.Node{Labels: map[string]string{zoneLabel: p.zone}}}
 	if p.owner != nil {
 		m.Owner = fleet.Owner{UID: p.owner.uid, Unmanaged: p.workload.Kind == "Job", Settled: p.owner.has >= p.owner.wanted,

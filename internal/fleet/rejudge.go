@@ -1,0 +1,64 @@
+package fleet
+
+import (
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+)
+
+// Judgement is what the pods of a fleet are from one point of view.
+type Judgement struct {
+	// Pods are in the order of namespace and name.
+	Pods []PodState
+	view View
+}
+
+// Rejudge says what Judge says. What the last judgement of the policy found of pods that have not
+// changed since is taken over where time plays no part in it: most of a fleet, in most passes. The last
+// one may be nil, and may be of another view.
+func Rejudge(last *Judgement, members []Member, view *View) *Judgement {
+	view.Records.turn(view.Now)
+	j := &Judgement{Pods: make([]PodState, len(members)), view: *view}
+	var before []PodState
+	if last != nil && last.view.alike(view) {
+		before = last.Pods
+	}
+	stale, sizes := staleness{view: view, memo: map[string]string{}}, newSizes(view)
+	for i, member := range inOrder(members) {
+		for len(before) > 0 && compareNames(before[0].Pod, member.Pod) < 0 {
+			before = before[1:] // gone
+		}
+		if len(before) > 0 && before[0].standsFor(member) {
+			j.Pods[i] = before[0]
+			j.Pods[i].Member = *member
+			continue
+		}
+		j.Pods[i] = judgeMember(member, view, stale, sizes)
+	}
+	return j
+}
+
+// alike says whether a pod is the same in both views, where time plays no part.
+func (v *View) alike(o *View) bool {
+	return v.Policy == o.Policy && v.Target.Hash == o.Target.Hash && v.Watching == o.Watching &&
+		v.RestartedAt.Equal(o.RestartedAt) && maps.Equal(v.Contents, o.Contents) &&
+		slices.EqualFunc(v.Revisions, o.Revisions, func(a, b revision.Revision) bool { return a.Hash == b.Hash }) &&
+		equality.Semantic.DeepEqual(v.Health, o.Health)
+}
+
+// standsFor says whether the member is still what was found: it is the same pod, as its owner and its
+// node are, and no moment was named at which time alone changes it.
+func (p *PodState) standsFor(m *Member) bool {
+	same := p.Pod.UID == m.Pod.UID && p.Pod.ResourceVersion == m.Pod.ResourceVersion &&
+		p.Owner.Settled == m.Owner.Settled && p.Node.alike(&m.Node)
+	return same && p.Recheck.IsZero() && p.Verdict.Recheck.IsZero()
+}
+
+// alike says whether a pod is judged alike on both nodes.
+func (n *Node) alike(o *Node) bool {
+	return n.OldKubelet == o.OldKubelet && n.NoResize == o.NoResize && n.Labels[corev1.LabelOSStable] == o.Labels[corev1.LabelOSStable]
+}
