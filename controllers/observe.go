@@ -3,11 +3,13 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/version"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -103,14 +105,11 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	members := make([]fleet.Member, 0, ptr.Deref(p.policy.Status.Pods, v1alpha1.PodCounts{}).Selected) // as many as last time
 	for i := range namespaces {
 		namespace := &namespaces[i]
-		pods, err := r.pods(ctx, namespace.Name, client.MatchingLabelsSelector{Selector: selector.Pods()})
+		pods, err := r.selected(ctx, namespace.Name, selector.Pods())
 		if err != nil {
 			return nil, err
 		}
 		for _, pod := range pods {
-			if !selection.Active(pod) && !leaving(pod) {
-				continue
-			}
 			info, err := resolver.Of(ctx, namespace.Name, pod)
 			if err != nil {
 				return nil, err
@@ -127,6 +126,17 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	}
 	refusals.keepOnly(members)
 	return members, nil
+}
+
+// selected are the pods of a namespace that are in the fleet, or are leaving it.
+func (r *SidecarPolicyReconciler) selected(ctx context.Context, namespace string, selector labels.Selector) ([]*corev1.Pod, error) {
+	pods, err := r.Pods.InNamespace(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
+	}
+	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
+		return !selector.Matches(labels.Set(pod.Labels)) || (!selection.Active(pod) && !leaving(pod))
+	}), nil
 }
 
 // leaving says whether a pod of the fleet is being deleted.
@@ -214,19 +224,6 @@ func workloadOf(pod *corev1.Pod, owner *metav1.OwnerReference) fleet.Workload {
 	return fleet.Workload{Kind: owner.Kind, Namespace: pod.Namespace, Name: owner.Name}
 }
 
-func (r *SidecarPolicyReconciler) pods(ctx context.Context, namespace string, opts ...client.ListOption) ([]*corev1.Pod, error) {
-	list := &corev1.PodList{}
-	opts = append(opts, client.InNamespace(namespace), client.UnsafeDisableDeepCopy)
-	if err := r.List(ctx, list, opts...); err != nil {
-		return nil, fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
-	}
-	pods := make([]*corev1.Pod, len(list.Items))
-	for i := range list.Items {
-		pods[i] = &list.Items[i]
-	}
-	return pods, nil
-}
-
 // disruptions are what the PodDisruptionBudgets of the fleet's namespaces allow. They
 // cover pods of the namespace that other policies select, or none.
 func (r *SidecarPolicyReconciler) disruptions(ctx context.Context, members []fleet.Member, view *fleet.View) ([]fleet.Disruption, error) {
@@ -245,9 +242,9 @@ func (r *SidecarPolicyReconciler) disruptions(ctx context.Context, members []fle
 		if len(budgets.Items) == 0 {
 			continue
 		}
-		pods, err := r.pods(ctx, namespace)
+		pods, err := r.Pods.InNamespace(ctx, namespace)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
 		}
 		for i := range budgets.Items {
 			disruptions = append(disruptions, fleet.Allowance(&budgets.Items[i], pods, view))

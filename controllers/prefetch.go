@@ -25,6 +25,7 @@ const prefetchWorkers = 8
 // Prefetcher looks after the prefetch pods of policies.
 type Prefetcher struct {
 	client.Client
+	Pods PodReader
 	// IdleImage is the operator's own image; nothing is prefetched where it is empty.
 	IdleImage string
 	// ServerVersion asks the API server for its version, like v1.36.1.
@@ -89,9 +90,9 @@ func (p *pass) prefetching() Prefetching {
 
 // View is what is known about images on nodes.
 func (f *Prefetcher) View(ctx context.Context, p Prefetching) (*prefetch.View, error) {
-	pods, err := f.pods(ctx, p.Policy.Name)
+	pods, err := f.Pods.Prefetching(ctx, p.Policy.Name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listing prefetch pods: %w", err)
 	}
 	in := prefetch.Input{
 		Mode: p.Mode, Owner: ownedBy(p.Policy)[0], Revision: p.Revision, IdleImage: f.IdleImage,
@@ -110,19 +111,6 @@ func (f *Prefetcher) View(ctx context.Context, p Prefetching) (*prefetch.View, e
 	return prefetch.NewView(in), nil
 }
 
-func (f *Prefetcher) pods(ctx context.Context, policy string) ([]*corev1.Pod, error) {
-	list := &corev1.PodList{}
-	err := f.List(ctx, list, client.MatchingLabels{v1alpha1.PolicyLabel: policy}, client.HasLabels{v1alpha1.PrefetchLabel}, client.UnsafeDisableDeepCopy)
-	if err != nil {
-		return nil, fmt.Errorf("listing prefetch pods: %w", err)
-	}
-	pods := make([]*corev1.Pod, len(list.Items))
-	for i := range list.Items {
-		pods[i] = &list.Items[i]
-	}
-	return pods, nil
-}
-
 func (f *Prefetcher) nodes(ctx context.Context) ([]*corev1.Node, error) {
 	list := &corev1.NodeList{}
 	if err := f.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
@@ -137,9 +125,9 @@ func (f *Prefetcher) nodes(ctx context.Context) ([]*corev1.Node, error) {
 
 // Clean deletes the prefetch pods of a policy that wants none.
 func (f *Prefetcher) Clean(ctx context.Context, policy string) error {
-	pods, err := f.pods(ctx, policy)
+	pods, err := f.Pods.Prefetching(ctx, policy)
 	if err != nil {
-		return err
+		return fmt.Errorf("listing prefetch pods: %w", err)
 	}
 	for _, pod := range pods {
 		if err := f.remove(ctx, pod); err != nil {

@@ -34,16 +34,21 @@ const gather = 200 * time.Millisecond
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
+	pods, err := NewCachedPods(context.Background(), mgr.GetClient(), mgr.GetCache())
+	if err != nil {
+		return err
+	}
 	r := &SidecarPolicyReconciler{
 		Client:        mgr.GetClient(),
 		Live:          mgr.GetAPIReader(),
+		Pods:          pods,
 		Recorder:      mgr.GetEventRecorder("sidecar-operator"),
 		Clock:         o.Clock,
 		Namespace:     o.Namespace,
 		Webhook:       o.Webhook,
 		ServerVersion: o.ServerVersion,
 		Reports:       o.Reports,
-		Prefetcher:    &Prefetcher{Client: mgr.GetClient(), IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion},
+		Prefetcher:    &Prefetcher{Client: mgr.GetClient(), Pods: pods, IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion},
 	}
 	r.measurements.answered = make(chan event.TypedGenericEvent[*v1alpha1.SidecarPolicy])
 	return ctrl.NewControllerManagedBy(mgr).

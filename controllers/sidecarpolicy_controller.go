@@ -27,6 +27,7 @@ type SidecarPolicyReconciler struct {
 	client.Client
 	// Live reads past the cache, which holds owners without their templates.
 	Live      client.Reader
+	Pods      PodReader
 	Recorder  events.EventRecorder
 	Clock     clock.PassiveClock
 	Namespace string

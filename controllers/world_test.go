@@ -91,11 +91,32 @@ func newReadyWorld(changes ...func(*v1alpha1.SidecarPolicy)) *world {
 // restartOperator replaces the operator by one that remembers nothing.
 func (w *world) restartOperator() {
 	w.reconciler = &controllers.SidecarPolicyReconciler{
-		Client: w.client(), Live: server.Client, Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
+		Client: w.client(), Pods: listedPods{w.client()}, Live: server.Client, Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
 		// Nobody listens there: pods are injected by newPod, as the webhook would.
 		Webhook:       controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: certificate},
 		ServerVersion: func() (string, error) { return "v1.37.2", nil },
 	}
+}
+
+// listedPods reads pods from the API server itself.
+type listedPods struct{ client.Reader }
+
+func (l listedPods) InNamespace(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
+	return l.list(ctx, client.InNamespace(namespace))
+}
+
+func (l listedPods) Prefetching(ctx context.Context, policy string) ([]*corev1.Pod, error) {
+	return l.list(ctx, client.MatchingLabels{v1alpha1.PolicyLabel: policy}, client.HasLabels{v1alpha1.PrefetchLabel})
+}
+
+func (l listedPods) list(ctx context.Context, opts ...client.ListOption) ([]*corev1.Pod, error) {
+	list := &corev1.PodList{}
+	err := l.List(ctx, list, opts...)
+	pods := make([]*corev1.Pod, len(list.Items))
+	for i := range list.Items {
+		pods[i] = &list.Items[i]
+	}
+	return pods, err
 }
 
 // remove takes out what would act on other tests. There is no garbage collector here.

@@ -47,7 +47,7 @@ func BenchmarkReconcile(b *testing.B) {
 	world := settledWorld(b)
 	world.add(world.apps(b, 10_000, 500)...)
 	world.report(b)
-	r := world.reconciler(world.cachedClient(b))
+	r := world.reconciler(world.cached(b))
 	pass := func() {
 		_, err := r.Reconcile(b.Context(), request)
 		must(b, err)
@@ -84,7 +84,7 @@ func settledWorld(b *testing.B) *world {
 		must(b, server.Get(b.Context(), client.ObjectKey{Name: policy}, object))
 		object.Spec.Template.Sidecars[0].Image = image
 		must(b, server.Update(b.Context(), object))
-		r := w.reconciler(server)
+		r := w.reconciler(server, noPods{})
 		for range 5 {
 			_, err := r.Reconcile(b.Context(), request)
 			must(b, err)
@@ -141,8 +141,9 @@ func (w *world) apps(b *testing.B, pods, apps int) []client.Object {
 // report writes into the policy what a pass says of the fleet.
 func (w *world) report(b *testing.B) {
 	b.Helper()
-	c := &statusReader{Client: w.cachedClient(b)}
-	_, err := w.reconciler(c).Reconcile(b.Context(), request)
+	cached, pods := w.cached(b)
+	c := &statusReader{Client: cached}
+	_, err := w.reconciler(c, pods).Reconcile(b.Context(), request)
 	must(b, err)
 	w.objects[reflect.TypeOf(c.status.written)] = []client.Object{c.status.written}
 }
@@ -165,17 +166,23 @@ func (s *writtenStatus) Update(_ context.Context, object client.Object, _ ...cli
 	return nil
 }
 
-func (w *world) reconciler(c client.Client) *controllers.SidecarPolicyReconciler {
+// noPods is a fleet without any.
+type noPods struct{}
+
+func (noPods) InNamespace(context.Context, string) ([]*corev1.Pod, error) { return nil, nil }
+func (noPods) Prefetching(context.Context, string) ([]*corev1.Pod, error) { return nil, nil }
+
+func (w *world) reconciler(c client.Client, pods controllers.PodReader) *controllers.SidecarPolicyReconciler {
 	return &controllers.SidecarPolicyReconciler{
-		Client: c, Live: c, Recorder: events.NewFakeRecorder(100), Clock: w.clock, Namespace: namespace,
+		Client: c, Live: c, Pods: pods, Recorder: events.NewFakeRecorder(100), Clock: w.clock, Namespace: namespace,
 		Webhook:       controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: secret},
 		ServerVersion: func() (string, error) { return "v1.37.2", nil },
-		Prefetcher:    &controllers.Prefetcher{Client: c},
+		Prefetcher:    &controllers.Prefetcher{Client: c, Pods: pods},
 	}
 }
 
-// cachedClient is the manager's, with caches as the manager has them.
-func (w *world) cachedClient(b *testing.B) client.Client {
+// cached are the manager's client and pods, with caches as the manager has them.
+func (w *world) cached(b *testing.B) (client.Client, controllers.PodReader) {
 	b.Helper()
 	config := &rest.Config{Host: "http://127.0.0.1:1"} // nobody is there: whoever writes, fails
 	mapper := testrestmapper.TestOnlyStaticRESTMapper(w.scheme)
@@ -196,7 +203,9 @@ func (w *world) cachedClient(b *testing.B) client.Client {
 	c, err := client.New(config, client.Options{Scheme: w.scheme, Mapper: mapper, HTTPClient: http.DefaultClient,
 		Cache: &client.CacheOptions{Reader: informers, EnableReadYourWritesConsistency: ptr.To(true)}})
 	must(b, err)
-	return c
+	pods, err := controllers.NewCachedPods(ctx, c, informers)
+	must(b, err)
+	return c, pods
 }
 
 // stored lists objects, of which none ever changes.
