@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -77,7 +78,7 @@ func (r *SidecarPolicyReconciler) healthOfAll(ctx context.Context) (map[string]*
 	return health, nil
 }
 
-// namespaces are those that the policy selects.
+// namespaces are those that the policy selects, in the order of their names.
 func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alpha1.SidecarPolicy) ([]corev1.Namespace, error) {
 	selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
 	if err != nil {
@@ -87,6 +88,7 @@ func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alph
 	if err := r.List(ctx, list, client.MatchingLabelsSelector{Selector: selector.Namespaces()}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing namespaces: %w", err)
 	}
+	slices.SortFunc(list.Items, func(a, b corev1.Namespace) int { return strings.Compare(a.Name, b.Name) })
 	return list.Items, nil
 }
 
@@ -128,15 +130,18 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	return members, nil
 }
 
-// selected are the pods of a namespace that are in the fleet, or are leaving it.
+// selected are the pods of a namespace that are in the fleet, or are leaving it. They are in the order of
+// their names, so that those of one owner come together: looking up their owners is cheap then.
 func (r *SidecarPolicyReconciler) selected(ctx context.Context, namespace string, selector labels.Selector) ([]*corev1.Pod, error) {
 	pods, err := r.Pods.InNamespace(ctx, namespace)
 	if err != nil {
 		return nil, fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
 	}
-	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
+	pods = slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
 		return !selector.Matches(labels.Set(pod.Labels)) || (!selection.Active(pod) && !leaving(pod))
-	}), nil
+	})
+	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
+	return pods, nil
 }
 
 // leaving says whether a pod of the fleet is being deleted.

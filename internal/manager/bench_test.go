@@ -28,6 +28,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/controllers"
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
+	"github.com/sidecar-dev/sidecar-operator/internal/report"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/cputime"
@@ -178,6 +179,7 @@ func (w *world) reconciler(c client.Client, pods controllers.PodReader) *control
 		Webhook:       controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: secret},
 		ServerVersion: func() (string, error) { return "v1.37.2", nil },
 		Prefetcher:    &controllers.Prefetcher{Client: c, Pods: pods},
+		Reports:       &report.Board{},
 	}
 }
 

@@ -47,6 +47,9 @@ type Info struct {
 type Resolver struct {
 	reader client.Reader
 	memo   map[types.UID]Info
+	// last is the answer before, which pods in their order mostly want again.
+	last    Info
+	lastUID types.UID
 }
 
 // NewResolver reads owners from a cache.
@@ -60,14 +63,19 @@ func (r *Resolver) Of(ctx context.Context, namespace string, pod *corev1.Pod) (I
 	if owner == nil {
 		return unread(nil), nil
 	}
-	if info, known := r.memo[owner.UID]; known {
-		return info, nil
+	if owner.UID == r.lastUID {
+		return r.last, nil
 	}
-	info, err := r.resolve(ctx, namespace, owner)
-	if err == nil {
+	info, known := r.memo[owner.UID]
+	if !known {
+		var err error
+		if info, err = r.resolve(ctx, namespace, owner); err != nil {
+			return Info{}, err
+		}
 		r.memo[owner.UID] = info
 	}
-	return info, err
+	r.last, r.lastUID = info, owner.UID
+	return info, nil
 }
 
 // unread is all that is known of an owner of another kind than ours.
