@@ -189,6 +189,9 @@ func appVolumes(t *v1alpha1.SidecarTemplate) []string {
 	for _, s := range t.Sidecars {
 		add(s.VolumeMounts)
 	}
+	for _, c := range t.InitContainers {
+		add(c.VolumeMounts)
+	}
 	for _, a := range t.AppContainers {
 		add(a.VolumeMounts)
 	}
@@ -220,17 +223,31 @@ func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
 			problems = append(problems, fmt.Sprintf("spec.rollout.analysis[%d]: %s", i, strings.ReplaceAll(err.Error(), "\n", "; ")))
 		}
 	}
+	if found := invalidTemplate(&policy.Spec.Template); len(found) > 0 {
+		return slices.Compact(append(problems, found...))
+	}
+	return append(problems, selfConflicts(policy)...)
+}
+
+// invalidTemplate finds what names of containers in a template can't mean.
+func invalidTemplate(t *v1alpha1.SidecarTemplate) []string {
+	var problems []string
 	names := map[string]bool{}
-	for _, s := range policy.Spec.Template.Sidecars {
+	for _, s := range t.Sidecars {
 		names[s.Name] = true
 	}
-	for _, a := range policy.Spec.Template.AppContainers {
+	for i, c := range t.InitContainers {
+		if names[c.Name] {
+			problems = append(problems, fmt.Sprintf("spec.template.initContainers[%d]: a container %q is among the sidecars already: write another name", i, c.Name))
+		}
+		names[c.Name] = true
+	}
+	for _, a := range t.AppContainers {
 		if names[a.Selector] {
-			problems = append(problems, fmt.Sprintf("spec.template.appContainers: selector %q names a sidecar of this policy: give the sidecar its volumeMounts and env under spec.template.sidecars", a.Selector))
+			problems = append(problems, fmt.Sprintf("spec.template.appContainers: selector %q names a container of this policy: write its volumeMounts and env where it is defined", a.Selector))
 		}
 	}
-	problems = append(problems, selfConflicts(policy)...)
-	return slices.Compact(problems)
+	return problems
 }
 
 func invalidSteps(steps []v1alpha1.Step) []string {

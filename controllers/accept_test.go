@@ -171,7 +171,10 @@ var _ = Describe("A spec that is not accepted", func() {
 		}, "spec.selector.namespaceSelector: "),
 		Entry("an entry for the app that means a sidecar", func(p *v1alpha1.SidecarPolicy) {
 			p.Spec.Template.AppContainers = []v1alpha1.AppContainer{{Selector: agent, Env: []corev1.EnvVar{{Name: "A", Value: "b"}}}}
-		}, `selector "agent" names a sidecar of this policy`),
+		}, `selector "agent" names a container of this policy`),
+		Entry("an init container of a sidecar's name", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.InitContainers = []v1alpha1.InitContainer{{Container: corev1.Container{Name: agent, Image: "setup:v1"}}}
+		}, `spec.template.initContainers[0]: a container "agent" is among the sidecars already: write another name`),
 		Entry("two sidecars on one port", func(p *v1alpha1.SidecarPolicy) {
 			withPort(80)(p)
 			second := *p.Spec.Template.Sidecars[0].DeepCopy()

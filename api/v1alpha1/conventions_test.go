@@ -4,6 +4,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -54,8 +55,12 @@ func (f apiField) marked(marker string) bool { return strings.Contains(f.markers
 
 func apiFields(t *testing.T) []apiField {
 	t.Helper()
+	names, err := filepath.Glob("*_types.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var fields []apiField
-	for _, name := range []string{"sidecarpolicy_types.go", "sidecarreport_types.go"} {
+	for _, name := range names {
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)

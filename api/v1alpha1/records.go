@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +18,16 @@ type InjectionRecord struct {
 	Revision string `json:"revision"`
 	// Sidecars names the containers that were added, native or not.
 	Sidecars []string `json:"sidecars"`
+	// InitContainers names those that were added and run to their end.
+	InitContainers []string `json:"initContainers,omitempty"`
+}
+
+// Containers names all that was added.
+func (r *InjectionRecord) Containers() []string {
+	if len(r.InitContainers) == 0 {
+		return r.Sidecars // is asked for every pod of a fleet
+	}
+	return slices.Concat(r.Sidecars, r.InitContainers)
 }
 
 // UpgradeRecord is the value of a pod's upgrade annotation. It is written in the

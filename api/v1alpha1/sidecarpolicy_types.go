@@ -63,6 +63,15 @@ type SidecarTemplate struct {
 	// +required
 	Sidecars []Sidecar `json:"sidecars,omitempty"`
 
+	// initContainers are containers that are added and run to their end before the app starts, in
+	// this order: what prepares the pod for the sidecars, like rules of iptables. A change of one
+	// needs a new pod.
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=16
+	// +optional
+	InitContainers []InitContainer `json:"initContainers,omitempty"`
+
 	// appContainers is what the app's own containers get. Their images,
 	// commands and resources are never changed.
 	// +listType=map
@@ -84,6 +93,12 @@ type SidecarTemplate struct {
 	// +kubebuilder:validation:MaxItems=16
 	// +optional
 	ImagePullSecrets []corev1.LocalObjectReference `json:"imagePullSecrets,omitempty"`
+
+	// shareProcessNamespace lets all containers of the pod see each other's processes, so that a sidecar
+	// can signal or inspect the app. The app's own process is then not process 1 any more. A pod
+	// that says false itself is left as it is. Defaults to false, which leaves it to the pod.
+	// +optional
+	ShareProcessNamespace bool `json:"shareProcessNamespace,omitempty"`
 
 	// restartedAt restarts the sidecars of all pods, by the steps and budgets of a roll-out, where they
 	// were started before that time: with the same image, in place, without the app. Write the time
@@ -126,6 +141,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.image) && size(self.image) > 0",message="a sidecar needs an image: write image: registry/repository:tag"
 // +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy)",message="restartPolicy follows from the mode (Native: an init container with restartPolicy Always; Container: the pod's own): remove it"
 // +kubebuilder:validation:XValidation:rule="!has(self.restartPolicyRules)",message="a sidecar always restarts: remove restartPolicyRules"
+// +kubebuilder:validation:XValidation:rule="!has(self.order) || !has(self.mode) || self.mode == 'Native'",message="order is a place among init containers, and a sidecar of mode Container is none: remove order, or write mode: Native"
 type Sidecar struct {
 	corev1.Container `json:",inline"`
 
@@ -134,6 +150,11 @@ type Sidecar struct {
 	// +kubebuilder:default=Native
 	// +optional
 	Mode SidecarMode `json:"mode,omitempty"`
+
+	// order is where a native sidecar starts: Before (default) the app's init containers, so that
+	// they can use it, or After them. The app's containers start after it in any case.
+	// +optional
+	Order InitOrder `json:"order,omitempty"`
 }
 
 // AppContainer is what containers of the app get.

@@ -235,7 +235,7 @@ func (p *PodState) judgeSidecars(injected *v1alpha1.InjectionRecord, view *View,
 	p.Relabel = p.Stale == "" && !p.Changes() && label != view.Target.Hash
 	p.OnTarget = len(p.Images) == 0 && (label == view.Target.Hash || p.Given == view.Target.Hash)
 	p.Drifted = drifted(pod, injected.Sidecars, p.Given, view.Revisions)
-	p.Verdict = judge(pod, view.Policy, injected.Sidecars, upgrade, view)
+	p.Verdict = judge(pod, view.Policy, injected.Containers(), upgrade, view)
 	p.Downtime = downtime(pod, upgrade, view.Target.Hash)
 	if view.Watching {
 		p.Verdict = watch(p, injected.Sidecars, upgrade, view)

@@ -47,6 +47,7 @@ var checks = []check{
 	checkHostPorts,
 	checkDevices,
 	checkRestartPolicy,
+	checkProcessNamespace,
 	checkOS,
 	checkAnnotationSize,
 }
@@ -61,11 +62,6 @@ func findConflicts(pod *corev1.Pod, r *revision.Revision, a Additions) []Conflic
 
 func conflict(reason v1alpha1.Reason, format string, args ...any) Conflict {
 	return Conflict{Reason: reason, Message: fmt.Sprintf(format, args...)}
-}
-
-// sidecars are all containers that the pod would get.
-func (a Additions) sidecars() []corev1.Container {
-	return slices.Concat(a.InitContainers, a.Containers)
 }
 
 func containerNames(pod *corev1.Pod) map[string]bool {
@@ -83,11 +79,12 @@ func containerNames(pod *corev1.Pod) map[string]bool {
 func checkContainerNames(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
 	names := containerNames(pod)
 	var conflicts []Conflict
-	for _, c := range a.sidecars() {
+	for _, c := range a.added() {
 		if names[c.Name] {
 			conflicts = append(conflicts, conflict(v1alpha1.ReasonContainerNameConflict,
 				"the pod has a container %q of its own", c.Name))
 		}
+		names[c.Name] = true
 	}
 	return conflicts
 }
@@ -125,7 +122,7 @@ func checkVolumesExist(pod *corev1.Pod, _ *revision.Revision, a Additions) []Con
 			}
 		}
 	}
-	for _, c := range a.sidecars() {
+	for _, c := range a.added() {
 		missing(c.Name, c.VolumeMounts)
 		for _, d := range c.VolumeDevices {
 			missing(c.Name, []corev1.VolumeMount{{Name: d.Name}})
@@ -211,7 +208,7 @@ func checkPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
 		}
 	}
 	var conflicts []Conflict
-	for _, c := range a.sidecars() {
+	for _, c := range a.added() {
 		for _, p := range portsOf(&c) {
 			if holder, ok := owner[p]; ok {
 				conflicts = append(conflicts, conflict(v1alpha1.ReasonPortConflict,
@@ -278,7 +275,7 @@ func checkLimit(pod *corev1.Pod, a Additions, name corev1.ResourceName) []Confli
 		return nil
 	}
 	var conflicts []Conflict
-	for _, c := range a.sidecars() {
+	for _, c := range a.added() {
 		if own, ok := c.Resources.Limits[name]; ok && own.Cmp(limit) > 0 {
 			conflicts = append(conflicts, conflict(v1alpha1.ReasonPodResourcesConflict,
 				"the pod is limited to %s of %s, sidecar %q to %s", limit.String(), name, c.Name, own.String()))
@@ -289,7 +286,7 @@ func checkLimit(pod *corev1.Pod, a Additions, name corev1.ResourceName) []Confli
 
 // requests says whether the additions request any of a resource.
 func requests(a Additions, name corev1.ResourceName) bool {
-	return slices.ContainsFunc(a.sidecars(), func(c corev1.Container) bool {
+	return slices.ContainsFunc(a.added(), func(c corev1.Container) bool {
 		request := requestOf(&c, name)
 		return !request.IsZero()
 	})
@@ -300,7 +297,7 @@ func requests(a Additions, name corev1.ResourceName) bool {
 // the app beside all of them.
 func requested(pod *corev1.Pod, a Additions, name corev1.ResourceName) resource.Quantity {
 	var together, peak resource.Quantity
-	for _, c := range slices.Concat(a.InitContainers, pod.Spec.InitContainers) {
+	for _, c := range slices.Concat(a.InitContainers, pod.Spec.InitContainers, a.LateInitContainers) {
 		if ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways {
 			together.Add(requestOf(&c, name))
 			continue

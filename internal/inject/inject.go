@@ -18,8 +18,9 @@ import (
 type Additions struct {
 	// Labels and Annotations that the pod lacks.
 	Labels, Annotations map[string]string
-	// InitContainers go before the pod's own: native sidecars.
-	InitContainers []corev1.Container
+	// InitContainers go before the pod's own, LateInitContainers after them: native sidecars, and
+	// before those of the same order what runs to its end.
+	InitContainers, LateInitContainers []corev1.Container
 	// Containers go after the pod's own: sidecars of mode Container.
 	Containers []corev1.Container
 	// App is what the app's containers get, by their index in spec.containers.
@@ -29,12 +30,19 @@ type Additions struct {
 	ImagePullSecrets []corev1.LocalObjectReference
 	// ReadinessGates that the pod lacks.
 	ReadinessGates []corev1.PodReadinessGate
+	// ShareProcessNamespace is to be set to true.
+	ShareProcessNamespace bool
+}
+
+// added are all containers that the pod would get, in the order in which they start.
+func (a *Additions) added() []corev1.Container {
+	return slices.Concat(a.InitContainers, a.LateInitContainers, a.Containers)
 }
 
 // AddDrainGate lets the pod be drained before its sidecars are restarted. A pod that gets no sidecars gets no gate.
 func (a *Additions) AddDrainGate(pod *corev1.Pod, policy string) {
 	gate := corev1.PodReadinessGate{ConditionType: v1alpha1.DrainCondition(policy)}
-	if len(a.InitContainers)+len(a.Containers) > 0 && !slices.Contains(pod.Spec.ReadinessGates, gate) {
+	if len(a.added()) > 0 && !slices.Contains(pod.Spec.ReadinessGates, gate) {
 		a.ReadinessGates = append(a.ReadinessGates, gate)
 	}
 }
@@ -54,9 +62,11 @@ func Injected(pod *corev1.Pod, policy string) bool {
 
 // Carries says whether a pod has the containers that its record names.
 func Carries(pod *corev1.Pod, record *v1alpha1.InjectionRecord) bool {
-	for _, name := range record.Sidecars {
-		if !hasContainer(pod, name) {
-			return false
+	for _, names := range [...][]string{record.Sidecars, record.InitContainers} {
+		for _, name := range names {
+			if !hasContainer(pod, name) {
+				return false
+			}
 		}
 	}
 	return true
@@ -96,7 +106,14 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision) Additions {
 		Volumes:          slices.Clone(t.Volumes),
 		ImagePullSecrets: missingPullSecrets(pod, t.ImagePullSecrets),
 	}
+	if t.ShareProcessNamespace {
+		additions.ShareProcessNamespace = !ptr.Deref(pod.Spec.ShareProcessNamespace, false)
+	}
 	record := v1alpha1.InjectionRecord{Revision: r.Hash}
+	for _, c := range t.InitContainers {
+		record.InitContainers = append(record.InitContainers, c.Name)
+		additions.addInit(*c.Container.DeepCopy(), c.Order)
+	}
 	for _, sidecar := range t.Sidecars {
 		record.Sidecars = append(record.Sidecars, sidecar.Name)
 		container := *sidecar.Container.DeepCopy()
@@ -105,11 +122,19 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision) Additions {
 			continue
 		}
 		container.RestartPolicy = ptr.To(corev1.ContainerRestartPolicyAlways)
-		additions.InitContainers = append(additions.InitContainers, container)
+		additions.addInit(container, sidecar.Order)
 	}
 	additions.Labels = with(additions.Labels, v1alpha1.RevisionLabel(policy), r.Hash)
 	additions.Annotations = with(additions.Annotations, v1alpha1.InjectedAnnotation(policy), record.Encode())
 	return additions
+}
+
+func (a *Additions) addInit(c corev1.Container, order v1alpha1.InitOrder) {
+	if order == v1alpha1.OrderAfter {
+		a.LateInitContainers = append(a.LateInitContainers, c)
+		return
+	}
+	a.InitContainers = append(a.InitContainers, c)
 }
 
 func with(m map[string]string, key, value string) map[string]string {
@@ -152,7 +177,7 @@ func InjectedNames(pod *corev1.Pod) map[string]bool {
 		if err != nil || record == nil {
 			continue
 		}
-		for _, name := range record.Sidecars {
+		for _, name := range record.Containers() {
 			names[name] = true
 		}
 	}
@@ -174,11 +199,14 @@ func (a Additions) Apply(pod *corev1.Pod) {
 		container.VolumeMounts = append(container.VolumeMounts, c.VolumeMounts...)
 		container.Env = append(container.Env, c.Env...)
 	}
-	pod.Spec.InitContainers = append(slices.Clone(a.InitContainers), pod.Spec.InitContainers...)
+	pod.Spec.InitContainers = slices.Concat(a.InitContainers, pod.Spec.InitContainers, a.LateInitContainers)
 	pod.Spec.Containers = append(pod.Spec.Containers, a.Containers...)
 	pod.Spec.Volumes = append(pod.Spec.Volumes, a.Volumes...)
 	pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, a.ImagePullSecrets...)
 	pod.Spec.ReadinessGates = append(pod.Spec.ReadinessGates, a.ReadinessGates...)
+	if a.ShareProcessNamespace {
+		pod.Spec.ShareProcessNamespace = ptr.To(true)
+	}
 }
 
 func merged(own, added map[string]string) map[string]string {

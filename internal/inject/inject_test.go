@@ -99,6 +99,10 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 		t.Metadata.Labels, t.Metadata.Annotations = map[string]string{"mesh": "on"}, map[string]string{"note": "a"}
 	})
 	asking := agent.Clone().First(func(s *v1alpha1.Sidecar) { s.Resources.Requests = quantities("200m") })
+	starting := agent.Clone().With(func(t *v1alpha1.SidecarTemplate) {
+		t.InitContainers = []v1alpha1.InitContainer{{Container: corev1.Container{Name: "setup", Image: "setup:1", Ports: []corev1.ContainerPort{{ContainerPort: 80}}}}}
+	})
+	sharing := agent.Clone().With(func(t *v1alpha1.SidecarTemplate) { t.ShareProcessNamespace = true })
 	capped := func(change func(*corev1.ResourceRequirements)) *builders.PodBuilder {
 		return app(func(c *corev1.Container) { c.Resources.Requests = quantities("500m") }).With(func(p *corev1.Pod) {
 			p.Spec.Resources = &corev1.ResourceRequirements{}
@@ -121,6 +125,23 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 		}), agent, []v1alpha1.Reason{v1alpha1.ReasonContainerNameConflict}},
 		{"a classic sidecar's name", builders.Pod("shop", "cart"), builders.Template("a", "a:1").Classic("app", "evil:1"),
 			[]v1alpha1.Reason{v1alpha1.ReasonContainerNameConflict}},
+		{"the name of an init container that is added", builders.Pod("shop", "cart").Container(corev1.Container{Name: "setup"}), starting,
+			[]v1alpha1.Reason{v1alpha1.ReasonContainerNameConflict}},
+		{"the port of an init container that is added", app(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80}} }), starting,
+			[]v1alpha1.Reason{v1alpha1.ReasonPortConflict}},
+		{"processes that the pod says are not shared", builders.Pod("shop", "cart").With(func(p *corev1.Pod) {
+			p.Spec.ShareProcessNamespace = ptr.To(false)
+		}), sharing, []v1alpha1.Reason{v1alpha1.ReasonPodSettingsConflict}},
+		{"processes that the pod shares itself", builders.Pod("shop", "cart").With(func(p *corev1.Pod) {
+			p.Spec.ShareProcessNamespace = ptr.To(true)
+		}), sharing, nil},
+		{"processes of the host", builders.Pod("shop", "cart").With(func(p *corev1.Pod) { p.Spec.HostPID = true }), sharing,
+			[]v1alpha1.Reason{v1alpha1.ReasonPodSettingsConflict}},
+		{"processes on Windows", builders.Pod("shop", "cart").With(func(p *corev1.Pod) { p.Spec.OS = &corev1.PodOS{Name: corev1.Windows} }), sharing,
+			[]v1alpha1.Reason{v1alpha1.ReasonPodSettingsConflict}},
+		{"processes that nobody asks to share", builders.Pod("shop", "cart").With(func(p *corev1.Pod) {
+			p.Spec.ShareProcessNamespace = ptr.To(false)
+		}), agent, nil},
 		{"a volume", builders.Pod("shop", "cart").Volume("logs"), mounting, []v1alpha1.Reason{v1alpha1.ReasonVolumeConflict}},
 		{"a mount of a volume that is nowhere", builders.Pod("shop", "cart"), agent.Clone().Mount("logs", "/logs"),
 			[]v1alpha1.Reason{v1alpha1.ReasonVolumeMissing}},

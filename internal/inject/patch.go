@@ -22,11 +22,14 @@ func (a Additions) Patch(pod *corev1.Pod) []jsonpatch.Operation {
 		ops = append(ops, appendOps(path+"/volumeMounts", pod.Spec.Containers[i].VolumeMounts, a.App[i].VolumeMounts)...)
 		ops = append(ops, appendOps(path+"/env", pod.Spec.Containers[i].Env, a.App[i].Env)...)
 	}
-	ops = append(ops, insertOps("/spec/initContainers", pod.Spec.InitContainers, a.InitContainers)...)
+	ops = append(ops, initOps(pod.Spec.InitContainers, a.InitContainers, a.LateInitContainers)...)
 	ops = append(ops, appendOps("/spec/containers", pod.Spec.Containers, a.Containers)...)
 	ops = append(ops, appendOps("/spec/volumes", pod.Spec.Volumes, a.Volumes)...)
 	ops = append(ops, appendOps("/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, a.ImagePullSecrets)...)
 	ops = append(ops, appendOps("/spec/readinessGates", pod.Spec.ReadinessGates, a.ReadinessGates)...)
+	if a.ShareProcessNamespace {
+		ops = append(ops, jsonpatch.NewOperation("add", "/spec/shareProcessNamespace", true))
+	}
 	return ops
 }
 
@@ -42,16 +45,17 @@ func appendOps[T any](path string, own, added []T) []jsonpatch.Operation {
 	return ops
 }
 
-// insertOps adds entries at the front of a list, which is made where it is not there.
-func insertOps[T any](path string, own, added []T) []jsonpatch.Operation {
+// initOps adds init containers before and after the pod's own.
+func initOps(own, before, after []corev1.Container) []jsonpatch.Operation {
+	const path = "/spec/initContainers"
 	if len(own) == 0 {
-		return appendOps(path, own, added)
+		return appendOps(path, own, slices.Concat(before, after))
 	}
 	var ops []jsonpatch.Operation
-	for i, item := range added {
+	for i, item := range before {
 		ops = append(ops, jsonpatch.NewOperation("add", fmt.Sprintf("%s/%d", path, i), item))
 	}
-	return ops
+	return append(ops, appendOps(path, own, after)...)
 }
 
 // mapOps adds keys to a map, which is made where it is not there.

@@ -25,6 +25,7 @@ var (
 	names  = rapid.SampledFrom([]string{"app", "web", "agent", "proxy", "setup", "a", "b", "c"})
 	images = rapid.SampledFrom([]string{"one:1", "two:2"})
 	keys   = rapid.SampledFrom([]string{"team", "example.com/a~b", "x/y", "note"})
+	orders = rapid.SampledFrom([]v1alpha1.InitOrder{"", v1alpha1.OrderBefore, v1alpha1.OrderAfter})
 	paths  = rapid.SampledFrom([]string{"/logs", "/logs/", "/data", "/tmp", "/etc/x"})
 )
 
@@ -106,6 +107,18 @@ func drawTemplate(t *rapid.T) *builders.TemplateBuilder {
 			t.Sidecars = append(t.Sidecars, v1alpha1.Sidecar{Container: c, Mode: mode})
 		})
 	}
+	b.With(func(template *v1alpha1.SidecarTemplate) {
+		for i := range rapid.IntRange(0, 2).Draw(t, "init containers") {
+			template.InitContainers = append(template.InitContainers, v1alpha1.InitContainer{
+				Container: drawContainer(t, fmt.Sprintf("init-%d", i)), Order: orders.Draw(t, "order")})
+		}
+		for i := range template.Sidecars {
+			if template.Sidecars[i].Mode != v1alpha1.ModeContainer {
+				template.Sidecars[i].Order = orders.Draw(t, "sidecar's order")
+			}
+		}
+		template.ShareProcessNamespace = rapid.Bool().Draw(t, "shareProcessNamespace")
+	})
 	for _, selector := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"*", "app", "web"}), 0, 2, rapid.ID[string]).Draw(t, "app containers") {
 		b.App(v1alpha1.AppContainer{Selector: selector, VolumeMounts: drawMounts(t, "app mounts"), Env: drawEnv(t, "app env")})
 	}
@@ -228,10 +241,11 @@ func TestPromise1AppContainersGetMountsAndEnvAlone(t *testing.T) {
 				t.Fatalf("container %s (-want +got):\n%s", want.Name, diff)
 			}
 		}
-		own := after.Spec.InitContainers[len(after.Spec.InitContainers)-len(pod.Spec.InitContainers):]
+		own := slices.DeleteFunc(slices.Clone(after.Spec.InitContainers), func(c corev1.Container) bool { return inject.InjectedNames(after)[c.Name] })
 		if diff := cmp.Diff(pod.Spec.InitContainers, own, cmpopts.EquateEmpty()); diff != "" {
 			t.Fatalf("init containers of the pod's own (-want +got):\n%s", diff)
 		}
+		checkOrder(t, after, template.Obj(), pod.Spec.InitContainers)
 		for _, sidecar := range template.Obj().Sidecars {
 			native := sidecar.Mode != v1alpha1.ModeContainer
 			c := builders.SpecOf(after, sidecar.Name)
@@ -240,6 +254,37 @@ func TestPromise1AppContainersGetMountsAndEnvAlone(t *testing.T) {
 			}
 		}
 	})
+}
+
+// checkOrder: what is Before the pod's own init containers starts before all of them, what is After them after all.
+func checkOrder(t *rapid.T, after *corev1.Pod, template v1alpha1.SidecarTemplate, own []corev1.Container) {
+	t.Helper()
+	var before, late []string
+	add := func(name string, order v1alpha1.InitOrder) {
+		if order == v1alpha1.OrderAfter {
+			late = append(late, name)
+		} else {
+			before = append(before, name)
+		}
+	}
+	for _, c := range template.InitContainers {
+		add(c.Name, c.Order)
+	}
+	for _, s := range template.Sidecars {
+		if s.Mode != v1alpha1.ModeContainer {
+			add(s.Name, s.Order)
+		}
+	}
+	for _, c := range own {
+		before = append(before, c.Name)
+	}
+	var got []string
+	for _, c := range after.Spec.InitContainers {
+		got = append(got, c.Name)
+	}
+	if diff := cmp.Diff(slices.Concat(before, late), got); diff != "" {
+		t.Fatalf("init containers (-want +got):\n%s", diff)
+	}
 }
 
 func TestInjectingTwiceIsInjectingOnce(t *testing.T) {

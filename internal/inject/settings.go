@@ -19,7 +19,7 @@ func checkHostPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Confli
 		return nil
 	}
 	var conflicts []Conflict
-	for _, c := range a.sidecars() {
+	for _, c := range a.added() {
 		for _, p := range c.Ports {
 			if p.HostPort != 0 && p.HostPort != p.ContainerPort {
 				conflicts = append(conflicts, conflict(v1alpha1.ReasonPortConflict,
@@ -54,7 +54,7 @@ func checkRestartPolicy(pod *corev1.Pod, _ *revision.Revision, a Additions) []Co
 		return nil
 	}
 	var conflicts []Conflict
-	for _, c := range a.sidecars() {
+	for _, c := range a.added() {
 		if slices.ContainsFunc(c.ResizePolicy, func(p corev1.ContainerResizePolicy) bool { return p.RestartPolicy != corev1.NotRequired }) {
 			conflicts = append(conflicts, conflict(v1alpha1.ReasonPodSettingsConflict,
 				"the pod's restartPolicy is Never, and the resizePolicy of sidecar %q restarts it", c.Name))
@@ -63,12 +63,30 @@ func checkRestartPolicy(pod *corev1.Pod, _ *revision.Revision, a Additions) []Co
 	return conflicts
 }
 
+// A pod can share the processes of its containers with each other, or those of the host with all of them.
+func checkProcessNamespace(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	var why string
+	switch {
+	case !a.ShareProcessNamespace:
+		return nil
+	case pod.Spec.ShareProcessNamespace != nil:
+		why = "the pod says shareProcessNamespace: false"
+	case pod.Spec.HostPID:
+		why = "the pod has hostPID: true"
+	case pod.Spec.OS != nil && pod.Spec.OS.Name == corev1.Windows:
+		why = "the pod is for Windows"
+	default:
+		return nil
+	}
+	return []Conflict{conflict(v1alpha1.ReasonPodSettingsConflict, "%s, and the template asks for shareProcessNamespace: true", why)}
+}
+
 func checkOS(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
 	if pod.Spec.OS == nil {
 		return nil
 	}
 	var conflicts []Conflict
-	for _, c := range a.sidecars() {
+	for _, c := range a.added() {
 		if c.SecurityContext != nil && foreignTo(pod.Spec.OS.Name, c.SecurityContext) {
 			conflicts = append(conflicts, conflict(v1alpha1.ReasonPodSettingsConflict,
 				"the pod's os is %s, and the securityContext of sidecar %q is for another", pod.Spec.OS.Name, c.Name))

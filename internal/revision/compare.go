@@ -68,6 +68,10 @@ func (d Difference) String() string {
 func Compare(from, to *v1alpha1.SidecarTemplate) Difference {
 	var d Difference
 	d.compareSidecars(from.Sidecars, to.Sidecars)
+	d.compareInitContainers(from.InitContainers, to.InitContainers)
+	if from.ShareProcessNamespace != to.ShareProcessNamespace {
+		d.Fixed = append(d.Fixed, "shareProcessNamespace")
+	}
 	d.compareKeyed("appContainers", keyed(from.AppContainers, appContainerKey), keyed(to.AppContainers, appContainerKey))
 	d.compareKeyed("volumes", objects(from.Volumes), objects(to.Volumes))
 	d.compareKeyed("imagePullSecrets", objects(from.ImagePullSecrets), objects(to.ImagePullSecrets))
@@ -79,7 +83,7 @@ func Compare(from, to *v1alpha1.SidecarTemplate) Difference {
 func (d *Difference) compareSidecars(from, to []v1alpha1.Sidecar) {
 	before, after := keyed(from, sidecarName), keyed(to, sidecarName)
 	d.compareNames("sidecars", before, after)
-	if !slices.Equal(commonNames(from, after), commonNames(to, before)) {
+	if !slices.Equal(commonNames(from, sidecarName, after), commonNames(to, sidecarName, before)) {
 		d.Fixed = append(d.Fixed, "sidecars (order)")
 	}
 	for _, sidecar := range to {
@@ -99,6 +103,21 @@ func (d *Difference) compareSidecars(from, to []v1alpha1.Sidecar) {
 		}
 		if !equality.Semantic.DeepEqual(old, sidecar) {
 			d.compareFields("sidecars["+sidecar.Name+"]", old, sidecar)
+		}
+	}
+}
+
+// compareInitContainers: they have run when a pod is there, so that also a new image needs a new pod.
+func (d *Difference) compareInitContainers(from, to []v1alpha1.InitContainer) {
+	before, after := keyed(from, initContainerName), keyed(to, initContainerName)
+	d.compareNames("initContainers", before, after)
+	if !slices.Equal(commonNames(from, initContainerName, after), commonNames(to, initContainerName, before)) {
+		d.Fixed = append(d.Fixed, "initContainers (order)")
+	}
+	for _, c := range to {
+		old, ok := before[c.Name]
+		if ok && !equality.Semantic.DeepEqual(old, any(c)) {
+			d.compareFields("initContainers["+c.Name+"]", old, c)
 		}
 	}
 }
@@ -139,8 +158,9 @@ func (d *Difference) compareFields(path string, from, to any) {
 	}
 }
 
-func sidecarName(s v1alpha1.Sidecar) string          { return s.Name }
-func appContainerKey(a v1alpha1.AppContainer) string { return a.Selector }
+func sidecarName(s v1alpha1.Sidecar) string             { return s.Name }
+func initContainerName(c v1alpha1.InitContainer) string { return c.Name }
+func appContainerKey(a v1alpha1.AppContainer) string    { return a.Selector }
 
 func keyed[T any](list []T, key func(T) string) map[string]any {
 	m := make(map[string]any, len(list))
@@ -168,12 +188,12 @@ func fields(value any) map[string]any {
 	return m
 }
 
-// commonNames are the names of the sidecars, in order, that are also in the other set.
-func commonNames(list []v1alpha1.Sidecar, other map[string]any) []string {
+// commonNames are the names of the entries, in order, that are also in the other set.
+func commonNames[T any](list []T, name func(T) string, other map[string]any) []string {
 	var names []string
-	for _, sidecar := range list {
-		if _, ok := other[sidecar.Name]; ok {
-			names = append(names, sidecar.Name)
+	for _, item := range list {
+		if _, ok := other[name(item)]; ok {
+			names = append(names, name(item))
 		}
 	}
 	return names

@@ -51,8 +51,21 @@ func Normalize(template v1alpha1.SidecarTemplate) v1alpha1.SidecarTemplate {
 		if normal.Sidecars[i].Mode == "" {
 			normal.Sidecars[i].Mode = v1alpha1.ModeNative
 		}
+		normal.Sidecars[i].Order = normalOrder(normal.Sidecars[i].Order)
+	}
+	for i := range normal.InitContainers {
+		normal.InitContainers[i].Order = normalOrder(normal.InitContainers[i].Order)
 	}
 	return normal
+}
+
+// normalOrder leaves the default unsaid: templates that were stored before there was an order keep
+// their hash.
+func normalOrder(order v1alpha1.InitOrder) v1alpha1.InitOrder {
+	if order == v1alpha1.OrderBefore {
+		return ""
+	}
+	return order
 }
 
 // Find returns the revision that has this template, or nil. Templates are compared

@@ -1,6 +1,9 @@
 package revision_test
 
 import (
+	"encoding/json"
+	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +38,35 @@ func TestHashNeverChangesBetweenBuilds(t *testing.T) {
 	const want = "b79bca79b2"
 	if got := revision.Hash(full().Obj()); got != want {
 		t.Errorf("Hash() = %s, want %s", got, want)
+	}
+}
+
+// What an operator of before stored is found under its old name, also by one whose templates have
+// more fields: they are left out where they say nothing.
+func TestStoredRevisionsKeepTheirNames(t *testing.T) {
+	data, err := os.ReadFile("testdata/stored-by-the-first-build.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := &appsv1.ControllerRevision{}
+	if err := json.Unmarshal(data, object); err != nil {
+		t.Fatal(err)
+	}
+	stored, err := revision.Decode(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := revision.Hash(stored.Template); got != stored.Hash {
+		t.Errorf("Hash() of the stored template = %s, want %s as it was stored", got, stored.Hash)
+	}
+	said := full().With(func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].Order = v1alpha1.OrderBefore }).Obj()
+	for name, template := range map[string]v1alpha1.SidecarTemplate{"the same": full().Obj(), "the same with defaults said": said} {
+		if got := revision.Hash(template); got != stored.Hash {
+			t.Errorf("%s: Hash() = %s, want %s", name, got, stored.Hash)
+		}
+		if revision.Find([]revision.Revision{stored}, template) == nil {
+			t.Errorf("%s: Find() does not find the stored revision", name)
+		}
 	}
 }
 
@@ -137,6 +169,19 @@ func TestCompare(t *testing.T) {
 			fixed("sidecars[agent].readinessProbe"), revision.ChangeRecreate},
 		{"mode", func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].Mode = v1alpha1.ModeContainer },
 			fixed("sidecars[agent].mode"), revision.ChangeRecreate},
+		{"order of a sidecar", func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].Order = v1alpha1.OrderAfter },
+			fixed("sidecars[agent].order"), revision.ChangeRecreate},
+		{"init container added", func(t *v1alpha1.SidecarTemplate) { t.InitContainers = append(t.InitContainers, initContainer("new")) },
+			fixed("initContainers[new] (added)"), revision.ChangeRecreate},
+		{"init container removed", func(t *v1alpha1.SidecarTemplate) { t.InitContainers = t.InitContainers[:1] },
+			fixed("initContainers[certs] (removed)"), revision.ChangeRecreate},
+		{"the image of an init container, which has run", func(t *v1alpha1.SidecarTemplate) { t.InitContainers[0].Image = "rules:2" },
+			fixed("initContainers[rules].image"), revision.ChangeRecreate},
+		{"order of init containers", func(t *v1alpha1.SidecarTemplate) {
+			t.InitContainers[0], t.InitContainers[1] = t.InitContainers[1], t.InitContainers[0]
+		}, fixed("initContainers (order)"), revision.ChangeRecreate},
+		{"shared processes", func(t *v1alpha1.SidecarTemplate) { t.ShareProcessNamespace = true },
+			fixed("shareProcessNamespace"), revision.ChangeRecreate},
 		{"sidecar added", func(t *v1alpha1.SidecarTemplate) {
 			t.Sidecars = append(t.Sidecars, v1alpha1.Sidecar{Container: corev1.Container{Name: "new"}})
 		}, fixed("sidecars[new] (added)"), revision.ChangeRecreate},
@@ -165,7 +210,7 @@ func TestCompare(t *testing.T) {
 			fixed("imagePullSecrets[mirror] (added)", "imagePullSecrets[registry] (removed)"), revision.ChangeRecreate},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			from, to := full().Obj(), full().With(tc.to).Obj()
+			from, to := whole().Obj(), whole().With(tc.to).Obj()
 			got := revision.Compare(&from, &to)
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("Compare() (-want +got):\n%s", diff)
@@ -180,6 +225,78 @@ func TestCompare(t *testing.T) {
 			}
 		})
 	}
+}
+
+// whole is full with init containers, which templates did not have when full got its hash.
+func whole() *builders.TemplateBuilder {
+	return full().With(func(t *v1alpha1.SidecarTemplate) {
+		t.InitContainers = []v1alpha1.InitContainer{initContainer("rules"), initContainer("certs")}
+	})
+}
+
+func initContainer(name string) v1alpha1.InitContainer {
+	return v1alpha1.InitContainer{Container: corev1.Container{Name: name, Image: name + ":1"}}
+}
+
+// A field that Compare() does not know would reach no running pod, and nobody would say so.
+func TestCompareKnowsEveryField(t *testing.T) {
+	type field struct {
+		name string
+		of   func(*v1alpha1.SidecarTemplate) reflect.Value
+	}
+	var fields []field
+	add := func(name string, of func(*v1alpha1.SidecarTemplate) reflect.Value) {
+		template := whole().Obj()
+		kind := of(&template).Type()
+		for i := range kind.NumField() {
+			if kind.Field(i).Anonymous || kind.Field(i).Tag.Get("json") == "-" {
+				continue
+			}
+			fields = append(fields, field{name + kind.Field(i).Name, func(t *v1alpha1.SidecarTemplate) reflect.Value { return of(t).Field(i) }})
+		}
+	}
+	add("template.", func(t *v1alpha1.SidecarTemplate) reflect.Value { return reflect.ValueOf(t).Elem() })
+	add("sidecar.", func(t *v1alpha1.SidecarTemplate) reflect.Value { return reflect.ValueOf(&t.Sidecars[0]).Elem() })
+	add("initContainer.", func(t *v1alpha1.SidecarTemplate) reflect.Value { return reflect.ValueOf(&t.InitContainers[0]).Elem() })
+	for _, f := range fields {
+		t.Run(f.name, func(t *testing.T) {
+			if f.name == "template.RestartedAt" {
+				t.Skip("is no content of a pod: fleet judges it")
+			}
+			from, to := whole().Obj(), whole().Obj()
+			f.of(&to).Set(something(f.of(&to).Type()))
+			if got := revision.Compare(&from, &to); got.Change() == revision.ChangeNone {
+				t.Errorf("Compare() finds nothing where it is %+v", f.of(&to))
+			}
+		})
+	}
+}
+
+// something is a value of the type that says something in every part.
+func something(kind reflect.Type) reflect.Value {
+	v := reflect.New(kind).Elem()
+	switch kind.Kind() {
+	case reflect.String:
+		v.SetString("something")
+	case reflect.Bool:
+		v.SetBool(true)
+	case reflect.Pointer:
+		v.Set(reflect.New(kind.Elem()))
+		v.Elem().Set(something(kind.Elem()))
+	case reflect.Slice:
+		v.Set(reflect.Append(v, something(kind.Elem())))
+	case reflect.Map:
+		v.Set(reflect.MakeMap(kind))
+		v.SetMapIndex(something(kind.Key()), something(kind.Elem()))
+	case reflect.Struct:
+		for i := range kind.NumField() {
+			switch kind.Field(i).Type.Kind() {
+			case reflect.String, reflect.Bool, reflect.Map:
+				v.Field(i).Set(something(kind.Field(i).Type))
+			}
+		}
+	}
+	return v
 }
 
 func fixed(fields ...string) revision.Difference { return revision.Difference{Fixed: fields} }

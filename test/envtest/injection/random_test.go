@@ -96,6 +96,10 @@ func container(t *rapid.T, name string, volumes []string) corev1.Container {
 	return container
 }
 
+func orders() *rapid.Generator[v1alpha1.InitOrder] {
+	return oneOf("", v1alpha1.OrderBefore, v1alpha1.OrderAfter)
+}
+
 func volumes(names ...string) *rapid.Generator[[]corev1.Volume] {
 	return named(2, names, func(t *rapid.T, name string) corev1.Volume {
 		source := oneOf(
@@ -156,6 +160,8 @@ func pods() *rapid.Generator[*corev1.Pod] {
 		if rapid.IntRange(0, 4).Draw(t, "podResources") == 0 {
 			spec.Resources = &corev1.ResourceRequirements{Requests: quantities().Draw(t, "podRequests"), Limits: quantities().Draw(t, "podLimits")}
 		}
+		spec.ShareProcessNamespace = maybe(rapid.Bool()).Draw(t, "shareProcessNamespace")
+		spec.HostPID = rapid.IntRange(0, 7).Draw(t, "hostPID") == 0
 		if rapid.Bool().Draw(t, "pullSecret") {
 			spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "registry"}}
 		}
@@ -187,9 +193,19 @@ func templates() *rapid.Generator[v1alpha1.SidecarTemplate] {
 			known = append(known, v.Name, v.Name)
 		}
 		sidecar := func(t *rapid.T, name string) v1alpha1.Sidecar {
-			return v1alpha1.Sidecar{Container: container(t, name, known), Mode: oneOf("", v1alpha1.ModeNative, v1alpha1.ModeContainer).Draw(t, "mode")}
+			sidecar := v1alpha1.Sidecar{Container: container(t, name, known), Mode: oneOf("", v1alpha1.ModeNative, v1alpha1.ModeContainer).Draw(t, "mode")}
+			if sidecar.Mode != v1alpha1.ModeContainer {
+				sidecar.Order = orders().Draw(t, "order")
+			}
+			return sidecar
 		}
 		template.Sidecars = append([]v1alpha1.Sidecar{sidecar(t, "agent")}, named(1, []string{"proxy", "exporter"}, sidecar).Draw(t, "sidecars")...)
+		template.InitContainers = named(1, []string{"rules", "install"}, func(t *rapid.T, name string) v1alpha1.InitContainer {
+			c := container(t, name, known)
+			c.ResizePolicy = nil
+			return v1alpha1.InitContainer{Container: c, Order: orders().Draw(t, "order")}
+		}).Draw(t, "initContainers")
+		template.ShareProcessNamespace = rapid.IntRange(0, 3).Draw(t, "shareProcessNamespace") == 0
 		template.AppContainers = named(1, []string{"*", "app"}, func(t *rapid.T, selector string) v1alpha1.AppContainer {
 			return v1alpha1.AppContainer{Selector: selector, VolumeMounts: mounts(known).Draw(t, "mounts"), Env: env().Draw(t, "env")}
 		}).Draw(t, "appContainers")
@@ -215,6 +231,10 @@ func sample(template v1alpha1.SidecarTemplate) *corev1.Pod {
 	}
 	pod.Spec.Volumes = append(pod.Spec.Volumes, missing(pod.Spec.Volumes, app.VolumeMounts)...)
 	pod.Spec.Containers = []corev1.Container{app}
+	for _, c := range template.InitContainers {
+		pod.Spec.Volumes = append(pod.Spec.Volumes, missing(pod.Spec.Volumes, c.VolumeMounts)...)
+		pod.Spec.InitContainers = append(pod.Spec.InitContainers, c.Container)
+	}
 	for _, s := range template.Sidecars {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, missing(pod.Spec.Volumes, s.VolumeMounts)...)
 		container := s.Container
