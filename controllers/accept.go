@@ -152,25 +152,6 @@ func samplePod(policy *v1alpha1.SidecarPolicy, r *revision.Revision, namespace s
 	return pod
 }
 
-// sampleApp is a minimal app that has what the template expects of one: the
-// containers that it names and the volumes that it mounts and does not bring.
-func sampleApp(t *v1alpha1.SidecarTemplate) *corev1.Pod {
-	pod := &corev1.Pod{}
-	names := []string{sampleContainer}
-	for _, app := range t.AppContainers {
-		if app.Selector != "*" {
-			names = append(names, app.Selector)
-		}
-	}
-	for _, name := range names {
-		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: name, Image: "sample"})
-	}
-	for _, volume := range appVolumes(t) {
-		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: volume})
-	}
-	return pod
-}
-
 // appVolumes names the volumes that the template mounts and does not bring.
 func appVolumes(t *v1alpha1.SidecarTemplate) []string {
 	known := map[string]bool{}
@@ -227,27 +208,6 @@ func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
 		return slices.Compact(append(problems, found...))
 	}
 	return append(problems, selfConflicts(policy)...)
-}
-
-// invalidTemplate finds what names of containers in a template can't mean.
-func invalidTemplate(t *v1alpha1.SidecarTemplate) []string {
-	var problems []string
-	names := map[string]bool{}
-	for _, s := range t.Sidecars {
-		names[s.Name] = true
-	}
-	for i, c := range t.InitContainers {
-		if names[c.Name] {
-			problems = append(problems, fmt.Sprintf("spec.template.initContainers[%d]: a container %q is among the sidecars already: write another name", i, c.Name))
-		}
-		names[c.Name] = true
-	}
-	for _, a := range t.AppContainers {
-		if names[a.Selector] {
-			problems = append(problems, fmt.Sprintf("spec.template.appContainers: selector %q names a container of this policy: write its volumeMounts and env where it is defined", a.Selector))
-		}
-	}
-	return problems
 }
 
 func invalidSteps(steps []v1alpha1.Step) []string {

@@ -153,6 +153,18 @@ var _ = Describe("A spec that is not accepted", func() {
 		Expect(w.revisions()).To(HaveLen(2))
 	})
 
+	It("takes a template that expects something of the app", func() {
+		w := newWorld(func(p *v1alpha1.SidecarPolicy) {
+			t := &p.Spec.Template
+			t.Sidecars[0].ShareVolumeMounts = &v1alpha1.SharedVolumeMounts{Container: "main", ReadOnly: true}
+			t.Sidecars[0].EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"REGION"}}, {Container: "main", Names: []string{"ZONE"}, EnvFrom: true}}
+			t.InitContainers = []v1alpha1.InitContainer{{Container: corev1.Container{Name: "setup", Image: "setup:v1"}, Order: v1alpha1.OrderAfter,
+				FromApp: v1alpha1.FromApp{EnvFromApp: []v1alpha1.AppEnv{{Container: "other", Names: []string{"REGION"}}}}}}
+		})
+		w.settle()
+		Expect(w.condition(v1alpha1.ConditionAccepted)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonValid))
+	})
+
 	DescribeTable("says what to write instead:",
 		func(spoil func(*v1alpha1.SidecarPolicy), words string) {
 			w := newWorld(spoil)
@@ -174,7 +186,14 @@ var _ = Describe("A spec that is not accepted", func() {
 		}, `selector "agent" names a container of this policy`),
 		Entry("an init container of a sidecar's name", func(p *v1alpha1.SidecarPolicy) {
 			p.Spec.Template.InitContainers = []v1alpha1.InitContainer{{Container: corev1.Container{Name: agent, Image: "setup:v1"}}}
-		}, `spec.template.initContainers[0]: a container "agent" is among the sidecars already: write another name`),
+		}, `spec.template.initContainers[agent]: a container "agent" is among the sidecars already: write another name`),
+		Entry("mounts that are shared with a sidecar", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Sidecars[0].ShareVolumeMounts = &v1alpha1.SharedVolumeMounts{Container: agent}
+		}, `spec.template.sidecars[agent]: container "agent" is one of this policy: write the name of a container of the app`),
+		Entry("a variable that comes from two places", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Sidecars[0].Env = []corev1.EnvVar{{Name: "REGION", Value: "eu"}}
+			p.Spec.Template.Sidecars[0].EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"REGION"}}}
+		}, "spec.template.sidecars[agent]: variable REGION is in env and in envFromApp: remove one of them"),
 		Entry("two sidecars on one port", func(p *v1alpha1.SidecarPolicy) {
 			withPort(80)(p)
 			second := *p.Spec.Template.Sidecars[0].DeepCopy()

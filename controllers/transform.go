@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"slices"
+	"strings"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
@@ -84,7 +85,11 @@ func stripContainer(c *corev1.Container) {
 		c.ReadinessProbe = aProbe
 	}
 	for i := range c.Env {
-		c.Env[i] = corev1.EnvVar{Name: shared(c.Env[i].Name)}
+		v := corev1.EnvVar{Name: shared(c.Env[i].Name)}
+		if strings.Contains(c.Env[i].Value, "$(") {
+			v.Value = c.Env[i].Value // a sidecar can take it over only with what it refers to
+		}
+		c.Env[i] = v
 	}
 	for i := range c.VolumeMounts {
 		m := &c.VolumeMounts[i]

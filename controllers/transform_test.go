@@ -8,9 +8,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/controllers"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
 
@@ -61,4 +63,17 @@ var _ = It("A cached pod is judged like the whole one", func() {
 	want, got := fleet.Judge(whole, view), fleet.Judge(cached, view)
 	Expect(want[0].Updated()).To(BeTrue())
 	Expect(cmp.Diff(want, got, cmpopts.IgnoreFields(fleet.PodState{}, "Member"))).To(BeEmpty())
+})
+
+var _ = It("A cached pod clashes with the sidecars as the whole one does", func() {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Env: []corev1.EnvVar{
+		{Name: "SECRET", Value: "x"}, {Name: "NAME", Value: "$(SECRET)"}}}}}}
+	stripped, err := controllers.StripPod(pod)
+	Expect(err).NotTo(HaveOccurred())
+	Expect(stripped.(*corev1.Pod).Spec.Containers[0].Env).To(Equal([]corev1.EnvVar{{Name: "SECRET"}, {Name: "NAME", Value: "$(SECRET)"}}))
+	template := builders.Template("agent", "agent:v1").First(func(s *v1alpha1.Sidecar) {
+		s.EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"NAME"}}}
+	})
+	_, conflicts := inject.Render(stripped.(*corev1.Pod), "logs", template.Revision(1))
+	Expect(conflicts).To(HaveExactElements(HaveField("Reason", v1alpha1.ReasonAppEnvMissing)))
 })

@@ -147,6 +147,11 @@ const (
 	ReasonPodResourcesConflict Reason = "PodResourcesConflict"
 	// ReasonPodSettingsConflict: the pod's restartPolicy or os does not allow what a sidecar asks for.
 	ReasonPodSettingsConflict Reason = "PodSettingsConflict"
+	// ReasonAppContainerMissing: the pod has no container of a name from which a sidecar takes something over.
+	ReasonAppContainerMissing Reason = "AppContainerMissing"
+	// ReasonAppEnvMissing: an app container lacks a variable that a sidecar takes over, or it would
+	// not mean the same in the sidecar.
+	ReasonAppEnvMissing Reason = "AppEnvMissing"
 	// ReasonNoRevision: the policy has no accepted revision yet.
 	ReasonNoRevision Reason = "NoRevision"
 	// ReasonMirrorPod: the pod stands for a static pod, which the API server can't change.

@@ -155,6 +155,8 @@ type Sidecar struct {
 	// they can use it, or After them. The app's containers start after it in any case.
 	// +optional
 	Order InitOrder `json:"order,omitempty"`
+
+	FromApp `json:",inline"`
 }
 
 // AppContainer is what containers of the app get.

@@ -26,4 +26,80 @@ type InitContainer struct {
 	// same order, or After, after the app's init containers and before the native sidecars of the same order.
 	// +optional
 	Order InitOrder `json:"order,omitempty"`
+
+	FromApp `json:",inline"`
+}
+
+// FromApp is what a container that is added takes over from the app's containers, as they are when
+// the pod is created. Init containers, native sidecars and the sidecars of policies are not the app's.
+// A pod that lacks something of it is left as it is.
+type FromApp struct {
+	// shareVolumeMounts gives the container what the app's containers have mounted, at the same
+	// paths, and their raw devices. Write {} for all of it.
+	// +optional
+	ShareVolumeMounts *SharedVolumeMounts `json:"shareVolumeMounts,omitempty"`
+
+	// envFromApp are variables of the app's containers that the container gets as well. They stand before
+	// its own env, which can refer to them as $(NAME).
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=8
+	// +optional
+	EnvFromApp []AppEnv `json:"envFromApp,omitempty"`
+}
+
+// SharedVolumeMounts says which mounts of the app a container shares. The mount of the
+// service account's token is never among them: the API server gives each container its own. Where the
+// container has a mount of its own, that one stays. A pod of which two containers have different
+// volumes at one path is left as it is.
+type SharedVolumeMounts struct {
+	// container is the name of the app's container whose mounts are shared, or "*" (default) for all of them.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$`
+	// +optional
+	Container string `json:"container,omitempty"`
+
+	// readOnly mounts everything read-only, and leaves out raw devices, which can't be. Defaults to
+	// false: as the app has it.
+	// +optional
+	ReadOnly bool `json:"readOnly,omitempty"`
+
+	// excludePaths are left out, with all that is mounted below them.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +kubebuilder:validation:items:Pattern=`^/`
+	// +optional
+	ExcludePaths []string `json:"excludePaths,omitempty"`
+}
+
+// AppEnv names variables of one container of the app.
+// +kubebuilder:validation:XValidation:rule="has(self.names) || (has(self.envFrom) && self.envFrom)",message="says nothing: write names of variables, or envFrom: true"
+type AppEnv struct {
+	// container is the name of the app's container. Defaults to the first one of the app.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +optional
+	Container string `json:"container,omitempty"`
+
+	// names are the variables of the container's env that are taken over, from wherever they get
+	// their values. The first entry that finds a variable brings it.
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +optional
+	Names []string `json:"names,omitempty"`
+
+	// envFrom takes over the container's envFrom: all variables of the ConfigMaps and Secrets that it
+	// names. Defaults to false.
+	// +optional
+	EnvFrom bool `json:"envFrom,omitempty"`
+
+	// optional gives the sidecar to pods that lack the container or a variable too. Defaults to
+	// false, which leaves such a pod as it is.
+	// +optional
+	Optional bool `json:"optional,omitempty"`
 }

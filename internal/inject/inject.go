@@ -90,19 +90,21 @@ func Render(pod *corev1.Pod, policy string, r *revision.Revision) (Additions, []
 	if Injected(pod, policy) {
 		return Additions{}, nil
 	}
-	additions := build(pod, policy, r)
-	if conflicts := findConflicts(pod, r, additions); len(conflicts) > 0 {
+	additions, conflicts := build(pod, policy, r)
+	if conflicts = append(conflicts, findConflicts(pod, r, additions)...); len(conflicts) > 0 {
 		return Additions{}, conflicts
 	}
 	return additions, nil
 }
 
-func build(pod *corev1.Pod, policy string, r *revision.Revision) Additions {
+func build(pod *corev1.Pod, policy string, r *revision.Revision) (Additions, []Conflict) {
 	t := &r.Template
+	app := appOf(pod)
+	var conflicts []Conflict
 	additions := Additions{
 		Labels:           maps.Clone(t.Metadata.Labels),
 		Annotations:      maps.Clone(t.Metadata.Annotations),
-		App:              appAdditions(pod, t.AppContainers),
+		App:              appAdditions(app, t.AppContainers),
 		Volumes:          slices.Clone(t.Volumes),
 		ImagePullSecrets: missingPullSecrets(pod, t.ImagePullSecrets),
 	}
@@ -112,11 +114,14 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision) Additions {
 	record := v1alpha1.InjectionRecord{Revision: r.Hash}
 	for _, c := range t.InitContainers {
 		record.InitContainers = append(record.InitContainers, c.Name)
-		additions.addInit(*c.Container.DeepCopy(), c.Order)
+		container, problems := app.serve(&c.Container, &c.FromApp)
+		conflicts = append(conflicts, problems...)
+		additions.addInit(container, c.Order)
 	}
 	for _, sidecar := range t.Sidecars {
 		record.Sidecars = append(record.Sidecars, sidecar.Name)
-		container := *sidecar.Container.DeepCopy()
+		container, problems := app.serve(&sidecar.Container, &sidecar.FromApp)
+		conflicts = append(conflicts, problems...)
 		if sidecar.Mode == v1alpha1.ModeContainer {
 			additions.Containers = append(additions.Containers, container)
 			continue
@@ -126,7 +131,7 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision) Additions {
 	}
 	additions.Labels = with(additions.Labels, v1alpha1.RevisionLabel(policy), r.Hash)
 	additions.Annotations = with(additions.Annotations, v1alpha1.InjectedAnnotation(policy), record.Encode())
-	return additions
+	return additions, conflicts
 }
 
 func (a *Additions) addInit(c corev1.Container, order v1alpha1.InitOrder) {
@@ -145,15 +150,10 @@ func with(m map[string]string, key, value string) map[string]string {
 	return m
 }
 
-// appAdditions applies the entries that mean a container of the app: those with
-// its name or "*". Sidecars of other policies are not the app's.
-func appAdditions(pod *corev1.Pod, entries []v1alpha1.AppContainer) map[int]ContainerAdditions {
-	foreign := InjectedNames(pod)
+// appAdditions applies the entries that mean a container of the app: those with its name or "*".
+func appAdditions(app app, entries []v1alpha1.AppContainer) map[int]ContainerAdditions {
 	additions := map[int]ContainerAdditions{}
-	for i, container := range pod.Spec.Containers {
-		if foreign[container.Name] {
-			continue
-		}
+	for _, container := range app {
 		var c ContainerAdditions
 		for _, entry := range entries {
 			if entry.Selector != "*" && entry.Selector != container.Name {
@@ -163,7 +163,7 @@ func appAdditions(pod *corev1.Pod, entries []v1alpha1.AppContainer) map[int]Cont
 			c.Env = append(c.Env, entry.Env...)
 		}
 		if len(c.VolumeMounts)+len(c.Env) > 0 {
-			additions[i] = c
+			additions[container.index] = c
 		}
 	}
 	return additions

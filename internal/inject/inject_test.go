@@ -103,6 +103,27 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 		t.InitContainers = []v1alpha1.InitContainer{{Container: corev1.Container{Name: "setup", Image: "setup:1", Ports: []corev1.ContainerPort{{ContainerPort: 80}}}}}
 	})
 	sharing := agent.Clone().With(func(t *v1alpha1.SidecarTemplate) { t.ShareProcessNamespace = true })
+	taking := func(change func(*v1alpha1.FromApp)) *builders.TemplateBuilder {
+		return agent.Clone().First(func(s *v1alpha1.Sidecar) { change(&s.FromApp) })
+	}
+	mountsOf := func(share v1alpha1.SharedVolumeMounts) *builders.TemplateBuilder {
+		return taking(func(f *v1alpha1.FromApp) { f.ShareVolumeMounts = &share })
+	}
+	envOf := func(env v1alpha1.AppEnv) *builders.TemplateBuilder {
+		return taking(func(f *v1alpha1.FromApp) { f.EnvFromApp = []v1alpha1.AppEnv{env} })
+	}
+	withMount := func(m corev1.VolumeMount) *builders.PodBuilder {
+		return app(func(c *corev1.Container) { c.VolumeMounts = []corev1.VolumeMount{m} }).Volume(m.Name)
+	}
+	twoAtOnePath := withMount(corev1.VolumeMount{Name: "a", MountPath: "/data"}).Volume("b").
+		Container(corev1.Container{Name: "worker", VolumeMounts: []corev1.VolumeMount{{Name: "b", MountPath: "/data/"}}})
+	diskTwice := withMount(corev1.VolumeMount{Name: "a", MountPath: "/data"}).
+		Container(corev1.Container{Name: "worker", VolumeDevices: []corev1.VolumeDevice{{Name: "a", DevicePath: "/dev/a"}}})
+	byExpression := withMount(corev1.VolumeMount{Name: "a", MountPath: "/data", SubPathExpr: "$(POD)"})
+	withVariables := app(func(c *corev1.Container) {
+		c.Env = []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)"}, {Name: "C", Value: "$(KUBERNETES_SERVICE_HOST)"},
+			{Name: "F", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{VolumeName: "v", Path: "f", Key: "F"}}}}
+	})
 	capped := func(change func(*corev1.ResourceRequirements)) *builders.PodBuilder {
 		return app(func(c *corev1.Container) { c.Resources.Requests = quantities("500m") }).With(func(p *corev1.Pod) {
 			p.Spec.Resources = &corev1.ResourceRequirements{}
@@ -142,6 +163,30 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 		{"processes that nobody asks to share", builders.Pod("shop", "cart").With(func(p *corev1.Pod) {
 			p.Spec.ShareProcessNamespace = ptr.To(false)
 		}), agent, nil},
+		{"mounts of a container that is not there", builders.Pod("shop", "cart"), mountsOf(v1alpha1.SharedVolumeMounts{Container: "main"}),
+			[]v1alpha1.Reason{v1alpha1.ReasonAppContainerMissing}},
+		{"mounts of different volumes at one path", twoAtOnePath, mountsOf(v1alpha1.SharedVolumeMounts{}),
+			[]v1alpha1.Reason{v1alpha1.ReasonMountPathConflict}},
+		{"mounts of different volumes, one container's", twoAtOnePath, mountsOf(v1alpha1.SharedVolumeMounts{Container: "app"}), nil},
+		{"mounts of different volumes, excluded", twoAtOnePath, mountsOf(v1alpha1.SharedVolumeMounts{ExcludePaths: []string{"/"}}), nil},
+		{"mounts of different volumes, where the sidecar has its own", twoAtOnePath.Clone().Volume("own"), mountsOf(v1alpha1.SharedVolumeMounts{}).Mount("own", "/data"), nil},
+		{"a volume mounted here and a raw device there", diskTwice, mountsOf(v1alpha1.SharedVolumeMounts{}),
+			[]v1alpha1.Reason{v1alpha1.ReasonVolumeConflict}},
+		{"a volume mounted here and a raw device there, read-only", diskTwice, mountsOf(v1alpha1.SharedVolumeMounts{ReadOnly: true}), nil},
+		{"a mount by a variable that the sidecar lacks", byExpression, mountsOf(v1alpha1.SharedVolumeMounts{}),
+			[]v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"a mount by a variable that the sidecar has", byExpression, mountsOf(v1alpha1.SharedVolumeMounts{}).Env("POD", "cart"), nil},
+		{"variables of a container that is not there", builders.Pod("shop", "cart"), envOf(v1alpha1.AppEnv{Container: "main", Names: []string{"A"}}),
+			[]v1alpha1.Reason{v1alpha1.ReasonAppContainerMissing}},
+		{"variables of a container that is not there, optional", builders.Pod("shop", "cart"),
+			envOf(v1alpha1.AppEnv{Container: "main", Names: []string{"A"}, Optional: true}), nil},
+		{"a variable that is not there", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"A", "X"}}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"a variable that is not there, optional", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"A", "X"}, Optional: true}), nil},
+		{"a variable that refers to another", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"B"}, Optional: true}),
+			[]v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"a variable with the one that it refers to", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"B", "A"}}), nil},
+		{"a variable that refers to one of the cluster's", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"C"}}), nil},
+		{"a variable that a file has", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"F"}}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
 		{"a volume", builders.Pod("shop", "cart").Volume("logs"), mounting, []v1alpha1.Reason{v1alpha1.ReasonVolumeConflict}},
 		{"a mount of a volume that is nowhere", builders.Pod("shop", "cart"), agent.Clone().Mount("logs", "/logs"),
 			[]v1alpha1.Reason{v1alpha1.ReasonVolumeMissing}},

@@ -103,14 +103,15 @@ func drawTemplate(t *rapid.T) *builders.TemplateBuilder {
 			c.Name = names.Draw(t, "name")
 		}
 		mode := rapid.SampledFrom([]v1alpha1.SidecarMode{"", v1alpha1.ModeNative, v1alpha1.ModeContainer}).Draw(t, "mode")
+		from := drawFromApp(t)
 		b.With(func(t *v1alpha1.SidecarTemplate) {
-			t.Sidecars = append(t.Sidecars, v1alpha1.Sidecar{Container: c, Mode: mode})
+			t.Sidecars = append(t.Sidecars, v1alpha1.Sidecar{Container: c, Mode: mode, FromApp: from})
 		})
 	}
 	b.With(func(template *v1alpha1.SidecarTemplate) {
 		for i := range rapid.IntRange(0, 2).Draw(t, "init containers") {
 			template.InitContainers = append(template.InitContainers, v1alpha1.InitContainer{
-				Container: drawContainer(t, fmt.Sprintf("init-%d", i)), Order: orders.Draw(t, "order")})
+				Container: drawContainer(t, fmt.Sprintf("init-%d", i)), Order: orders.Draw(t, "order"), FromApp: drawFromApp(t)})
 		}
 		for i := range template.Sidecars {
 			if template.Sidecars[i].Mode != v1alpha1.ModeContainer {
@@ -131,6 +132,19 @@ func drawTemplate(t *rapid.T) *builders.TemplateBuilder {
 			template.ImagePullSecrets = append(template.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
 		}
 	})
+}
+
+func drawFromApp(t *rapid.T) v1alpha1.FromApp {
+	var from v1alpha1.FromApp
+	if rapid.Bool().Draw(t, "shares mounts") {
+		from.ShareVolumeMounts = &v1alpha1.SharedVolumeMounts{Container: rapid.SampledFrom([]string{"", "", "*", "app"}).Draw(t, "of"),
+			ReadOnly: rapid.Bool().Draw(t, "read-only"), ExcludePaths: rapid.SliceOfNDistinct(paths, 0, 1, rapid.ID[string]).Draw(t, "excluded")}
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "sources of env") {
+		from.EnvFromApp = append(from.EnvFromApp, v1alpha1.AppEnv{Container: rapid.SampledFrom([]string{"", "", "app"}).Draw(t, "container"),
+			Names: distinct(t, "variables", 3), EnvFrom: rapid.Bool().Draw(t, "envFrom"), Optional: rapid.IntRange(0, 3).Draw(t, "required") > 0})
+	}
+	return from
 }
 
 // rendered draws a pod and a template that often go together.
@@ -230,15 +244,8 @@ func TestPromise1AppContainersGetMountsAndEnvAlone(t *testing.T) {
 		additions.Apply(after)
 		entries := template.Obj().AppContainers
 		for i, before := range pod.Spec.Containers {
-			want := *before.DeepCopy()
-			for _, entry := range entries {
-				if entry.Selector == "*" || entry.Selector == want.Name {
-					want.VolumeMounts = append(want.VolumeMounts, entry.VolumeMounts...)
-					want.Env = append(want.Env, entry.Env...)
-				}
-			}
-			if diff := cmp.Diff(want, after.Spec.Containers[i]); diff != "" {
-				t.Fatalf("container %s (-want +got):\n%s", want.Name, diff)
+			if diff := cmp.Diff(expected(before, entries), after.Spec.Containers[i]); diff != "" {
+				t.Fatalf("container %s (-want +got):\n%s", before.Name, diff)
 			}
 		}
 		own := slices.DeleteFunc(slices.Clone(after.Spec.InitContainers), func(c corev1.Container) bool { return inject.InjectedNames(after)[c.Name] })
@@ -302,6 +309,93 @@ func TestInjectingTwiceIsInjectingOnce(t *testing.T) {
 			t.Fatalf("the second time gives %v, conflicts %v", again.Patch(pod), conflicts)
 		}
 	})
+}
+
+// Whatever two policies take over from the app, neither gets anything of the other's sidecars, the
+// app gets what both say, and another call of either one's webhook changes nothing.
+func TestTwoPoliciesTakeOverFromTheAppAlone(t *testing.T) {
+	both := 0
+	rapid.Check(t, func(t *rapid.T) {
+		pod, first, additions, ok := rendered(t)
+		if !ok {
+			return
+		}
+		injected := pod.DeepCopy()
+		additions.Apply(injected)
+		// The names of the second one's differ, or they would mostly clash.
+		second := drawTemplate(t).With(func(template *v1alpha1.SidecarTemplate) {
+			for i := range template.Sidecars {
+				template.Sidecars[i].Name = fmt.Sprintf("second-%d", i)
+				template.Sidecars[i].Ports = nil
+			}
+			template.InitContainers, template.Metadata, template.Volumes = nil, v1alpha1.TemplateMetadata{}, nil
+		})
+		between := injected.DeepCopy()
+		more, conflicts := inject.Render(injected, "second", second.Revision(1))
+		if len(conflicts) > 0 {
+			return
+		}
+		more.Apply(injected)
+		both++
+		for _, name := range []string{policy, "second"} {
+			template := first
+			if name == "second" {
+				template = second
+			}
+			if again, conflicts := inject.Render(injected, name, template.Revision(1)); len(again.Patch(injected))+len(conflicts) > 0 {
+				t.Fatalf("another call for policy %s gives %v, conflicts %v", name, again.Patch(injected), conflicts)
+			}
+		}
+		for i, before := range pod.Spec.Containers {
+			got := injected.Spec.Containers[i]
+			if diff := cmp.Diff(expected(before, first.Obj().AppContainers, second.Obj().AppContainers), got); diff != "" {
+				t.Fatalf("container %s (-want +got):\n%s", before.Name, diff)
+			}
+		}
+		for _, sidecar := range second.Obj().Sidecars {
+			checkTaken(t, &sidecar, builders.SpecOf(injected, sidecar.Name), between, len(pod.Spec.Containers))
+		}
+	})
+	if both == 0 {
+		t.Error("no drawn pod ever got the sidecars of both")
+	}
+}
+
+// expected is a container of the app with what policies give it.
+func expected(before corev1.Container, policies ...[]v1alpha1.AppContainer) corev1.Container {
+	want := *before.DeepCopy()
+	for _, entry := range slices.Concat(policies...) {
+		if entry.Selector == "*" || entry.Selector == want.Name {
+			want.VolumeMounts = append(want.VolumeMounts, entry.VolumeMounts...)
+			want.Env = append(want.Env, entry.Env...)
+		}
+	}
+	return want
+}
+
+// checkTaken: what a sidecar has is its template's or the app's, which are the first containers of the pod.
+func checkTaken(t *rapid.T, template *v1alpha1.Sidecar, got *corev1.Container, pod *corev1.Pod, apps int) {
+	t.Helper()
+	ofApp := func(has func(corev1.Container) bool) bool {
+		return slices.ContainsFunc(pod.Spec.Containers[:apps], has)
+	}
+	for _, m := range got.VolumeMounts {
+		share := template.ShareVolumeMounts
+		switch {
+		case slices.ContainsFunc(template.VolumeMounts, func(own corev1.VolumeMount) bool { return own.MountPath == m.MountPath && own.Name == m.Name }):
+		case share == nil || slices.Contains(share.ExcludePaths, m.MountPath) || (share.ReadOnly && !m.ReadOnly):
+			t.Fatalf("sidecar %s has the mount %+v, and shares %+v", got.Name, m, share)
+		case !ofApp(func(c corev1.Container) bool {
+			return slices.ContainsFunc(c.VolumeMounts, func(own corev1.VolumeMount) bool { return own.Name == m.Name && own.MountPath == m.MountPath })
+		}):
+			t.Fatalf("sidecar %s has the mount %+v, which is neither its own nor the app's", got.Name, m)
+		}
+	}
+	for _, e := range got.Env {
+		if !slices.Contains(template.Env, e) && !ofApp(func(c corev1.Container) bool { return slices.Contains(c.Env, e) }) {
+			t.Fatalf("sidecar %s has the variable %+v, which is neither its own nor the app's", got.Name, e)
+		}
+	}
 }
 
 func patched(t *rapid.T, document []byte, additions inject.Additions, pod *corev1.Pod) []byte {

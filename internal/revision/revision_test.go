@@ -182,6 +182,11 @@ func TestCompare(t *testing.T) {
 		}, fixed("initContainers (order)"), revision.ChangeRecreate},
 		{"shared processes", func(t *v1alpha1.SidecarTemplate) { t.ShareProcessNamespace = true },
 			fixed("shareProcessNamespace"), revision.ChangeRecreate},
+		{"what is taken over from the app", func(t *v1alpha1.SidecarTemplate) {
+			t.Sidecars[0].EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"A"}}}
+			t.Sidecars[1].ShareVolumeMounts = &v1alpha1.SharedVolumeMounts{}
+			t.InitContainers[0].ShareVolumeMounts = &v1alpha1.SharedVolumeMounts{}
+		}, fixed("initContainers[rules].shareVolumeMounts", "sidecars[agent].envFromApp", "sidecars[proxy].shareVolumeMounts"), revision.ChangeRecreate},
 		{"sidecar added", func(t *v1alpha1.SidecarTemplate) {
 			t.Sidecars = append(t.Sidecars, v1alpha1.Sidecar{Container: corev1.Container{Name: "new"}})
 		}, fixed("sidecars[new] (added)"), revision.ChangeRecreate},
@@ -258,6 +263,10 @@ func TestCompareKnowsEveryField(t *testing.T) {
 	add("template.", func(t *v1alpha1.SidecarTemplate) reflect.Value { return reflect.ValueOf(t).Elem() })
 	add("sidecar.", func(t *v1alpha1.SidecarTemplate) reflect.Value { return reflect.ValueOf(&t.Sidecars[0]).Elem() })
 	add("initContainer.", func(t *v1alpha1.SidecarTemplate) reflect.Value { return reflect.ValueOf(&t.InitContainers[0]).Elem() })
+	add("sidecar.", func(t *v1alpha1.SidecarTemplate) reflect.Value { return reflect.ValueOf(&t.Sidecars[0].FromApp).Elem() })
+	add("initContainer.", func(t *v1alpha1.SidecarTemplate) reflect.Value {
+		return reflect.ValueOf(&t.InitContainers[0].FromApp).Elem()
+	})
 	for _, f := range fields {
 		t.Run(f.name, func(t *testing.T) {
 			if f.name == "template.RestartedAt" {

@@ -37,7 +37,12 @@ func named[T any](most int, names []string, g func(t *rapid.T, name string) T) *
 
 func mounts(volumes []string) *rapid.Generator[[]corev1.VolumeMount] {
 	return named(2, []string{"/logs", "/var/log", "/etc/conf", "/data/", "/cache", "/run/agent"}, func(t *rapid.T, path string) corev1.VolumeMount {
-		return corev1.VolumeMount{Name: oneOf(volumes...).Draw(t, "volume"), MountPath: path, ReadOnly: rapid.Bool().Draw(t, "readOnly")}
+		m := corev1.VolumeMount{Name: oneOf(volumes...).Draw(t, "volume"), MountPath: path, ReadOnly: rapid.Bool().Draw(t, "readOnly")}
+		m.MountPropagation = maybe(oneOf(corev1.MountPropagationNone, corev1.MountPropagationHostToContainer, corev1.MountPropagationBidirectional)).Draw(t, "propagation")
+		if m.ReadOnly {
+			m.RecursiveReadOnly = maybe(oneOf(corev1.RecursiveReadOnlyIfPossible, corev1.RecursiveReadOnlyDisabled)).Draw(t, "recursive")
+		}
+		return m
 	})
 }
 
@@ -94,6 +99,18 @@ func container(t *rapid.T, name string, volumes []string) corev1.Container {
 			RestartPolicy: oneOf(corev1.NotRequired, corev1.RestartContainer).Draw(t, "resize")}}
 	}
 	return container
+}
+
+func fromApp(t *rapid.T) v1alpha1.FromApp {
+	var from v1alpha1.FromApp
+	if rapid.Bool().Draw(t, "shareVolumeMounts") {
+		from.ShareVolumeMounts = &v1alpha1.SharedVolumeMounts{Container: oneOf("", "*", "app").Draw(t, "mountsOf"), ReadOnly: rapid.Bool().Draw(t, "readOnly")}
+	}
+	if rapid.Bool().Draw(t, "envFromApp") {
+		names := rapid.SliceOfNDistinct(oneOf("A", "B", "C", "D", "E"), 1, 3, rapid.ID).Draw(t, "variables")
+		from.EnvFromApp = []v1alpha1.AppEnv{{Names: names, EnvFrom: rapid.Bool().Draw(t, "envFrom"), Optional: rapid.IntRange(0, 3).Draw(t, "required") > 0}}
+	}
+	return from
 }
 
 func orders() *rapid.Generator[v1alpha1.InitOrder] {
@@ -193,7 +210,7 @@ func templates() *rapid.Generator[v1alpha1.SidecarTemplate] {
 			known = append(known, v.Name, v.Name)
 		}
 		sidecar := func(t *rapid.T, name string) v1alpha1.Sidecar {
-			sidecar := v1alpha1.Sidecar{Container: container(t, name, known), Mode: oneOf("", v1alpha1.ModeNative, v1alpha1.ModeContainer).Draw(t, "mode")}
+			sidecar := v1alpha1.Sidecar{Container: container(t, name, known), FromApp: fromApp(t), Mode: oneOf("", v1alpha1.ModeNative, v1alpha1.ModeContainer).Draw(t, "mode")}
 			if sidecar.Mode != v1alpha1.ModeContainer {
 				sidecar.Order = orders().Draw(t, "order")
 			}
@@ -203,7 +220,7 @@ func templates() *rapid.Generator[v1alpha1.SidecarTemplate] {
 		template.InitContainers = named(1, []string{"rules", "install"}, func(t *rapid.T, name string) v1alpha1.InitContainer {
 			c := container(t, name, known)
 			c.ResizePolicy = nil
-			return v1alpha1.InitContainer{Container: c, Order: orders().Draw(t, "order")}
+			return v1alpha1.InitContainer{Container: c, Order: orders().Draw(t, "order"), FromApp: fromApp(t)}
 		}).Draw(t, "initContainers")
 		template.ShareProcessNamespace = rapid.IntRange(0, 3).Draw(t, "shareProcessNamespace") == 0
 		template.AppContainers = named(1, []string{"*", "app"}, func(t *rapid.T, selector string) v1alpha1.AppContainer {

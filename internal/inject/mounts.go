@@ -1,0 +1,129 @@
+package inject
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+)
+
+// tokenPath is where the API server mounts the token of the pod's service account, into each container.
+const tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+// sharing is a container that gets the mounts and devices of others.
+type sharing struct {
+	to    *corev1.Container
+	share *v1alpha1.SharedVolumeMounts
+	// own are the paths that the container uses itself, given those of the app that it got.
+	own   map[string]bool
+	given map[string]given
+	// conflicts are what can't be given.
+	conflicts []Conflict
+}
+
+// given is what is at a path, and of whom.
+type given struct {
+	from, volume, subPath, subPathExpr string
+	device                             bool
+}
+
+// shareMounts gives a container what the app's containers have mounted.
+func (a app) shareMounts(c *corev1.Container, share *v1alpha1.SharedVolumeMounts) []Conflict {
+	s := sharing{to: c, share: share, own: map[string]bool{}, given: map[string]given{}}
+	for _, m := range c.VolumeMounts {
+		s.own[path.Clean(m.MountPath)] = true
+	}
+	for _, d := range c.VolumeDevices {
+		s.own[path.Clean(d.DevicePath)] = true
+	}
+	name := cmp.Or(share.Container, "*")
+	if name != "*" && a.named(name) == nil {
+		return []Conflict{containerMissing(name, c.Name, "volume mounts")}
+	}
+	for _, from := range a {
+		if name == "*" || name == from.Name {
+			s.takeMounts(from.Container)
+			s.takeDevices(from.Container)
+		}
+	}
+	return append(s.conflicts, mountedDevices(c)...)
+}
+
+func (s *sharing) takeMounts(from *corev1.Container) {
+	for _, m := range from.VolumeMounts {
+		if !s.take(m.MountPath, given{from: from.Name, volume: m.Name, subPath: m.SubPath, subPathExpr: m.SubPathExpr}) {
+			continue
+		}
+		for _, name := range references(m.SubPathExpr) {
+			if !hasEnv(s.to.Env, name) {
+				s.conflicts = append(s.conflicts, conflict(v1alpha1.ReasonAppEnvMissing,
+					"container %q mounts %s by subPathExpr %s, and %q has no variable %s: it can be taken over by envFromApp", from.Name, m.MountPath, m.SubPathExpr, s.to.Name, name))
+			}
+		}
+		m.ReadOnly = m.ReadOnly || s.share.ReadOnly
+		if ptr.Deref(m.MountPropagation, "") == corev1.MountPropagationBidirectional && !privileged(s.to) {
+			m.MountPropagation = ptr.To(corev1.MountPropagationHostToContainer) // the API server allows no more
+		}
+		s.to.VolumeMounts = append(s.to.VolumeMounts, m)
+	}
+}
+
+func (s *sharing) takeDevices(from *corev1.Container) {
+	for _, d := range from.VolumeDevices {
+		if !s.share.ReadOnly && s.take(d.DevicePath, given{from: from.Name, volume: d.Name, device: true}) {
+			s.to.VolumeDevices = append(s.to.VolumeDevices, d)
+		}
+	}
+}
+
+// take says whether the container is to get what is at a path.
+func (s *sharing) take(at string, what given) bool {
+	at = path.Clean(at)
+	if s.own[at] || s.excludes(at) {
+		return false
+	}
+	before, taken := s.given[at]
+	if !taken {
+		s.given[at] = what
+		return true
+	}
+	if from := before.from; from != what.from {
+		before.from = what.from
+		if before != what {
+			s.conflicts = append(s.conflicts, conflict(v1alpha1.ReasonMountPathConflict,
+				"containers %q and %q have different volumes at %s, and %q is to share both", from, what.from, at, s.to.Name))
+		}
+	}
+	return false
+}
+
+func (s *sharing) excludes(at string) bool {
+	return below(tokenPath, at) || slices.ContainsFunc(s.share.ExcludePaths, func(p string) bool { return below(p, at) })
+}
+
+// below says whether a clean path is the directory, or in it.
+func below(directory, at string) bool {
+	directory = strings.TrimSuffix(path.Clean(directory), "/")
+	return at == directory || strings.HasPrefix(at, directory+"/")
+}
+
+// mountedDevices finds volumes that a container has both mounted and as a raw device.
+func mountedDevices(c *corev1.Container) []Conflict {
+	var conflicts []Conflict
+	for _, d := range c.VolumeDevices {
+		if slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool { return m.Name == d.Name }) {
+			conflicts = append(conflicts, conflict(v1alpha1.ReasonVolumeConflict,
+				"%q would have volume %q both mounted and as a raw device", c.Name, d.Name))
+		}
+	}
+	return conflicts
+}
+
+func privileged(c *corev1.Container) bool {
+	return c.SecurityContext != nil && ptr.Deref(c.SecurityContext.Privileged, false)
+}
