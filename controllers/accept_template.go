@@ -3,11 +3,14 @@ package controllers
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/sizing"
 )
 
 // extra is a container of a template with what it takes over from the app.
@@ -67,6 +70,24 @@ func invalidTakeOver(c extra, names map[string]bool) []string {
 			problems = append(problems, fmt.Sprintf("%s: variable %s is in env and in envFromApp: remove one of them", c.path, own.Name))
 		}
 	}
+	return append(problems, invalidExpressions(c)...)
+}
+
+// invalidExpressions finds expressions that can't be computed for any app.
+func invalidExpressions(c extra) []string {
+	var problems []string
+	if c.from.ResourcesFromApp == nil {
+		return nil
+	}
+	check := func(list string, expressions map[corev1.ResourceName]v1alpha1.ResourceExpression) {
+		for _, name := range slices.Sorted(maps.Keys(expressions)) {
+			if err := sizing.Validate(string(expressions[name])); err != nil {
+				problems = append(problems, fmt.Sprintf("%s.resourcesFromApp.%s[%s]: %s: %v", c.path, list, name, expressions[name], err))
+			}
+		}
+	}
+	check("requests", c.from.ResourcesFromApp.Requests)
+	check("limits", c.from.ResourcesFromApp.Limits)
 	return problems
 }
 
@@ -105,10 +126,24 @@ func sampleApp(t *v1alpha1.SidecarTemplate) *corev1.Pod {
 			}
 		}
 	}
+	if slices.ContainsFunc(extras(t), func(c extra) bool { return c.from.ResourcesFromApp != nil }) {
+		for i := range pod.Spec.Containers {
+			pod.Spec.Containers[i].Resources = sampleResources()
+		}
+	}
 	for _, volume := range appVolumes(t) {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: volume})
 	}
 	return pod
+}
+
+// sampleResources say something of all that an expression can ask for without has().
+func sampleResources() corev1.ResourceRequirements {
+	list := func(cpu, bytes string) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourceCPU: resource.MustParse(cpu),
+			corev1.ResourceMemory: resource.MustParse(bytes), corev1.ResourceEphemeralStorage: resource.MustParse(bytes)}
+	}
+	return corev1.ResourceRequirements{Requests: list("1", "1Gi"), Limits: list("2", "2Gi")}
 }
 
 // containerOf is the pod's container of that name, which is made where it is not there.

@@ -158,6 +158,9 @@ var _ = Describe("A spec that is not accepted", func() {
 			t := &p.Spec.Template
 			t.Sidecars[0].ShareVolumeMounts = &v1alpha1.SharedVolumeMounts{Container: "main", ReadOnly: true}
 			t.Sidecars[0].EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"REGION"}}, {Container: "main", Names: []string{"ZONE"}, EnvFrom: true}}
+			t.Sidecars[0].ResourcesFromApp = &v1alpha1.AppResources{
+				Requests: map[corev1.ResourceName]v1alpha1.ResourceExpression{"cpu": "app.requests.cpu * 0.1", "memory": "app.requests.memory * 0.1"},
+				Limits:   map[corev1.ResourceName]v1alpha1.ResourceExpression{"memory": `math.greatest(app.limits.memory * 0.1, quantity("32Mi"))`}}
 			t.InitContainers = []v1alpha1.InitContainer{{Container: corev1.Container{Name: "setup", Image: "setup:v1"}, Order: v1alpha1.OrderAfter,
 				FromApp: v1alpha1.FromApp{EnvFromApp: []v1alpha1.AppEnv{{Container: "other", Names: []string{"REGION"}}}}}}
 		})
@@ -194,6 +197,14 @@ var _ = Describe("A spec that is not accepted", func() {
 			p.Spec.Template.Sidecars[0].Env = []corev1.EnvVar{{Name: "REGION", Value: "eu"}}
 			p.Spec.Template.Sidecars[0].EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"REGION"}}}
 		}, "spec.template.sidecars[agent]: variable REGION is in env and in envFromApp: remove one of them"),
+		Entry("an expression that nothing can compute", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Sidecars[0].ResourcesFromApp = &v1alpha1.AppResources{
+				Limits: map[corev1.ResourceName]v1alpha1.ResourceExpression{"cpu": "app.limits.cpu * 2"}}
+		}, "spec.template.sidecars[agent].resourcesFromApp.limits[cpu]: app.limits.cpu * 2: found no matching overload for '_*_'"),
+		Entry("an expression that only some pods can compute", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Sidecars[0].ResourcesFromApp = &v1alpha1.AppResources{
+				Limits: map[corev1.ResourceName]v1alpha1.ResourceExpression{"cpu": "app.limits.gpus"}}
+		}, "to allow that, ask first, like has(app.limits.gpus) ? app.limits.gpus : 0.0"),
 		Entry("two sidecars on one port", func(p *v1alpha1.SidecarPolicy) {
 			withPort(80)(p)
 			second := *p.Spec.Template.Sidecars[0].DeepCopy()

@@ -152,6 +152,9 @@ const (
 	// ReasonAppEnvMissing: an app container lacks a variable that a sidecar takes over, or it would
 	// not mean the same in the sidecar.
 	ReasonAppEnvMissing Reason = "AppEnvMissing"
+	// ReasonResourcesConflict: the resources of a sidecar can't be computed from those of the app, or
+	// it would request more than its limit.
+	ReasonResourcesConflict Reason = "ResourcesConflict"
 	// ReasonNoRevision: the policy has no accepted revision yet.
 	ReasonNoRevision Reason = "NoRevision"
 	// ReasonMirrorPod: the pod stands for a static pod, which the API server can't change.

@@ -142,6 +142,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy)",message="restartPolicy follows from the mode (Native: an init container with restartPolicy Always; Container: the pod's own): remove it"
 // +kubebuilder:validation:XValidation:rule="!has(self.restartPolicyRules)",message="a sidecar always restarts: remove restartPolicyRules"
 // +kubebuilder:validation:XValidation:rule="!has(self.order) || !has(self.mode) || self.mode == 'Native'",message="order is a place among init containers, and a sidecar of mode Container is none: remove order, or write mode: Native"
+// +kubebuilder:validation:XValidation:rule="!has(self.resources) || !has(self.resourcesFromApp) || ['cpu', 'memory', 'ephemeral-storage'].all(r, !((has(self.resources.requests) && r in self.resources.requests) || (has(self.resources.limits) && r in self.resources.limits)) || !((has(self.resourcesFromApp.requests) && r in self.resourcesFromApp.requests) || (has(self.resourcesFromApp.limits) && r in self.resourcesFromApp.limits)))",message="a resource is either in resources or in resourcesFromApp: a constant can be written there too, like memory: quantity('64Mi')"
 type Sidecar struct {
 	corev1.Container `json:",inline"`
 

@@ -19,6 +19,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="has(self.image) && size(self.image) > 0",message="an init container needs an image: write image: registry/repository:tag"
 // +kubebuilder:validation:XValidation:rule="!has(self.restartPolicy) && !has(self.restartPolicyRules)",message="an init container runs once: remove restartPolicy and restartPolicyRules, or write it under sidecars if it is to run as long as the app"
 // +kubebuilder:validation:XValidation:rule="!has(self.lifecycle) && !has(self.livenessProbe) && !has(self.readinessProbe) && !has(self.startupProbe)",message="an init container runs once: remove its lifecycle and probes, or write it under sidecars if it is to run as long as the app"
+// +kubebuilder:validation:XValidation:rule="!has(self.resources) || !has(self.resourcesFromApp) || ['cpu', 'memory', 'ephemeral-storage'].all(r, !((has(self.resources.requests) && r in self.resources.requests) || (has(self.resources.limits) && r in self.resources.limits)) || !((has(self.resourcesFromApp.requests) && r in self.resourcesFromApp.requests) || (has(self.resourcesFromApp.limits) && r in self.resourcesFromApp.limits)))",message="a resource is either in resources or in resourcesFromApp: a constant can be written there too, like memory: quantity('64Mi')"
 type InitContainer struct {
 	corev1.Container `json:",inline"`
 
@@ -45,6 +46,43 @@ type FromApp struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +optional
 	EnvFromApp []AppEnv `json:"envFromApp,omitempty"`
+
+	// resourcesFromApp computes requests and limits of the container from those of the app. A resource is
+	// written either here or in resources. A pod for which one can't be computed is left as it is. A
+	// change needs a new pod, and what the app is given later does not count.
+	// +optional
+	ResourcesFromApp *AppResources `json:"resourcesFromApp,omitempty"`
+}
+
+// ResourceExpression is a number in CEL: cores of cpu, bytes of the others.
+// +kubebuilder:validation:MinLength=1
+// +kubebuilder:validation:MaxLength=512
+type ResourceExpression string
+
+// AppResources computes resources, each by an expression in CEL.
+//
+// Its variables are maps of numbers by the name of the resource: app.requests is what the
+// app's containers request together (a limit without a request is one; what none requests is 0), app.limits what they are
+// limited to together, without those resources of which one of them has no limit. Ask for these by
+// has(app.limits.memory). quantity("64Mi") is a number, and so are math.greatest(a, b) and
+// math.least(a, b). Numbers are written with a point: app.requests.cpu * 0.1.
+//
+// The result is rounded up, cpu to 1m and the others to whole bytes; 0 leaves the request or limit out.
+// +kubebuilder:validation:XValidation:rule="has(self.requests) || has(self.limits)",message="says nothing: write requests or limits, like requests: {cpu: app.requests.cpu * 0.1}"
+type AppResources struct {
+	// requests are expressions for cpu, memory or ephemeral-storage.
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=3
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'])",message="only cpu, memory and ephemeral-storage can be computed: write other resources in resources"
+	// +optional
+	Requests map[corev1.ResourceName]ResourceExpression `json:"requests,omitempty"`
+
+	// limits are expressions for cpu, memory or ephemeral-storage.
+	// +kubebuilder:validation:MinProperties=1
+	// +kubebuilder:validation:MaxProperties=3
+	// +kubebuilder:validation:XValidation:rule="self.all(name, name in ['cpu', 'memory', 'ephemeral-storage'])",message="only cpu, memory and ephemeral-storage can be computed: write other resources in resources"
+	// +optional
+	Limits map[corev1.ResourceName]ResourceExpression `json:"limits,omitempty"`
 }
 
 // SharedVolumeMounts says which mounts of the app a container shares. The mount of the

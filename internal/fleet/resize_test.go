@@ -73,6 +73,15 @@ func TestResizes(t *testing.T) {
 		{name: "a limit stands for the request", pod: burstable(onlyLimit), view: viewAt(100, sized("50m").With(func(t *v1alpha1.SidecarTemplate) {
 			t.Sidecars[0].Resources.Limits = cpu("50m")
 		}).Revision(2), onlyLimit.Revision(1))},
+		{name: "what was computed from the app stays, and is not stale", pod: burstable(computed("50m", `quantity("64Mi")`)),
+			view: viewAt(100, computed("100m", `quantity("64Mi")`).Revision(2), computed("50m", `quantity("64Mi")`).Revision(1)), want: change("50m", "100m")},
+		{name: "it is computed otherwise", pod: burstable(computed("50m", `quantity("64Mi")`)),
+			view: viewAt(100, computed("50m", `quantity("65Mi")`).Revision(2), computed("50m", `quantity("64Mi")`).Revision(1)), stale: "sidecars[agent].resourcesFromApp"},
+		{name: "it is computed no more", pod: burstable(computed("50m", `quantity("64Mi")`)),
+			view: viewAt(100, sized("50m").With(func(t *v1alpha1.SidecarTemplate) {
+				t.Sidecars[0].Resources.Requests["memory"] = resource.MustParse("1Gi")
+			}).Revision(2), computed("50m", `quantity("64Mi")`).Revision(1)),
+			stale: "sidecars[agent].resources, sidecars[agent].resourcesFromApp"},
 		{name: "a limit is added", pod: burstable(sized("50m")), view: viewAt(100, limited.Revision(2), small), stale: "sidecars[agent].resources"},
 		{name: "a limit is removed, and the request changed", pod: burstable(limited), view: viewAt(100, large, limited.Revision(1)), stale: "sidecars[agent].resources"},
 		{name: "the record was written, the resize not sent", pod: burstable(sized("50m")).With(given(large.Hash, hadSmall)), view: viewAt(100, large, small),
@@ -111,6 +120,15 @@ func TestResizes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// computed is a sidecar that requests so much cpu, and memory by an expression.
+func computed(quantity string, memory v1alpha1.ResourceExpression) *builders.TemplateBuilder {
+	return builders.Template("agent", "agent:1").First(func(s *v1alpha1.Sidecar) {
+		s.Resources.Requests = cpu(quantity)
+		s.ResourcesFromApp = &v1alpha1.AppResources{Requests: map[corev1.ResourceName]v1alpha1.ResourceExpression{"memory": memory},
+			Limits: map[corev1.ResourceName]v1alpha1.ResourceExpression{"memory": memory + " * 2.0"}}
+	})
 }
 
 func TestResizeFindsContainersOfBothKinds(t *testing.T) {

@@ -47,6 +47,9 @@ func (a app) serve(template *corev1.Container, from *v1alpha1.FromApp) (corev1.C
 	if from.ShareVolumeMounts != nil {
 		conflicts = append(conflicts, a.shareMounts(&c, from.ShareVolumeMounts)...)
 	}
+	if from.ResourcesFromApp != nil {
+		conflicts = append(conflicts, a.size(&c, from.ResourcesFromApp)...)
+	}
 	return c, conflicts
 }
 

@@ -124,6 +124,14 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 		c.Env = []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)"}, {Name: "C", Value: "$(KUBERNETES_SERVICE_HOST)"},
 			{Name: "F", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{VolumeName: "v", Path: "f", Key: "F"}}}}
 	})
+	computing := func(request, limit v1alpha1.ResourceExpression) *builders.TemplateBuilder {
+		return taking(func(f *v1alpha1.FromApp) {
+			f.ResourcesFromApp = &v1alpha1.AppResources{Requests: map[corev1.ResourceName]v1alpha1.ResourceExpression{corev1.ResourceCPU: request}}
+			if limit != "" {
+				f.ResourcesFromApp.Limits = map[corev1.ResourceName]v1alpha1.ResourceExpression{corev1.ResourceCPU: limit}
+			}
+		})
+	}
 	capped := func(change func(*corev1.ResourceRequirements)) *builders.PodBuilder {
 		return app(func(c *corev1.Container) { c.Resources.Requests = quantities("500m") }).With(func(p *corev1.Pod) {
 			p.Spec.Resources = &corev1.ResourceRequirements{}
@@ -187,6 +195,12 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 		{"a variable with the one that it refers to", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"B", "A"}}), nil},
 		{"a variable that refers to one of the cluster's", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"C"}}), nil},
 		{"a variable that a file has", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"F"}}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"resources that can be computed", builders.Pod("shop", "cart"), computing("app.requests.cpu", `quantity("1")`), nil},
+		{"resources that can't be computed", builders.Pod("shop", "cart"), computing("app.limits.cpu", ""), []v1alpha1.Reason{v1alpha1.ReasonResourcesConflict}},
+		{"more computed than its limit", app(func(c *corev1.Container) { c.Resources.Requests = quantities("2") }),
+			computing("app.requests.cpu", `quantity("1")`), []v1alpha1.Reason{v1alpha1.ReasonResourcesConflict}},
+		{"computed and over the pod's own", capped(func(r *corev1.ResourceRequirements) { r.Requests = quantities("600m") }), computing("app.requests.cpu", ""),
+			[]v1alpha1.Reason{v1alpha1.ReasonPodResourcesConflict}},
 		{"a volume", builders.Pod("shop", "cart").Volume("logs"), mounting, []v1alpha1.Reason{v1alpha1.ReasonVolumeConflict}},
 		{"a mount of a volume that is nowhere", builders.Pod("shop", "cart"), agent.Clone().Mount("logs", "/logs"),
 			[]v1alpha1.Reason{v1alpha1.ReasonVolumeMissing}},

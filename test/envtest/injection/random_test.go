@@ -110,7 +110,22 @@ func fromApp(t *rapid.T) v1alpha1.FromApp {
 		names := rapid.SliceOfNDistinct(oneOf("A", "B", "C", "D", "E"), 1, 3, rapid.ID).Draw(t, "variables")
 		from.EnvFromApp = []v1alpha1.AppEnv{{Names: names, EnvFrom: rapid.Bool().Draw(t, "envFrom"), Optional: rapid.IntRange(0, 3).Draw(t, "required") > 0}}
 	}
+	if rapid.IntRange(0, 2).Draw(t, "resourcesFromApp") == 0 {
+		expressions := oneOf[v1alpha1.ResourceExpression]("app.requests.cpu * 0.1", "app.requests.cpu", `quantity("100m")`, "has(app.limits.cpu) ? app.limits.cpu : 0.0")
+		from.ResourcesFromApp = &v1alpha1.AppResources{
+			Requests: map[corev1.ResourceName]v1alpha1.ResourceExpression{corev1.ResourceCPU: expressions.Draw(t, "request")},
+			Limits:   map[corev1.ResourceName]v1alpha1.ResourceExpression{corev1.ResourceCPU: expressions.Draw(t, "limit")}}
+	}
 	return from
+}
+
+// withoutComputed takes away from a container's resources what is computed instead.
+func withoutComputed(c corev1.Container, from v1alpha1.FromApp) corev1.Container {
+	if from.ResourcesFromApp != nil {
+		delete(c.Resources.Requests, corev1.ResourceCPU)
+		delete(c.Resources.Limits, corev1.ResourceCPU)
+	}
+	return c
 }
 
 func orders() *rapid.Generator[v1alpha1.InitOrder] {
@@ -210,7 +225,8 @@ func templates() *rapid.Generator[v1alpha1.SidecarTemplate] {
 			known = append(known, v.Name, v.Name)
 		}
 		sidecar := func(t *rapid.T, name string) v1alpha1.Sidecar {
-			sidecar := v1alpha1.Sidecar{Container: container(t, name, known), FromApp: fromApp(t), Mode: oneOf("", v1alpha1.ModeNative, v1alpha1.ModeContainer).Draw(t, "mode")}
+			from := fromApp(t)
+			sidecar := v1alpha1.Sidecar{Container: withoutComputed(container(t, name, known), from), FromApp: from, Mode: oneOf("", v1alpha1.ModeNative, v1alpha1.ModeContainer).Draw(t, "mode")}
 			if sidecar.Mode != v1alpha1.ModeContainer {
 				sidecar.Order = orders().Draw(t, "order")
 			}
@@ -218,9 +234,10 @@ func templates() *rapid.Generator[v1alpha1.SidecarTemplate] {
 		}
 		template.Sidecars = append([]v1alpha1.Sidecar{sidecar(t, "agent")}, named(1, []string{"proxy", "exporter"}, sidecar).Draw(t, "sidecars")...)
 		template.InitContainers = named(1, []string{"rules", "install"}, func(t *rapid.T, name string) v1alpha1.InitContainer {
-			c := container(t, name, known)
+			from := fromApp(t)
+			c := withoutComputed(container(t, name, known), from)
 			c.ResizePolicy = nil
-			return v1alpha1.InitContainer{Container: c, Order: orders().Draw(t, "order"), FromApp: fromApp(t)}
+			return v1alpha1.InitContainer{Container: c, Order: orders().Draw(t, "order"), FromApp: from}
 		}).Draw(t, "initContainers")
 		template.ShareProcessNamespace = rapid.IntRange(0, 3).Draw(t, "shareProcessNamespace") == 0
 		template.AppContainers = named(1, []string{"*", "app"}, func(t *rapid.T, selector string) v1alpha1.AppContainer {
