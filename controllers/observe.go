@@ -85,11 +85,12 @@ func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alph
 		return nil, err
 	}
 	list := &corev1.NamespaceList{}
-	if err := r.List(ctx, list, client.MatchingLabelsSelector{Selector: selector.Namespaces()}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing namespaces: %w", err)
 	}
-	slices.SortFunc(list.Items, func(a, b corev1.Namespace) int { return strings.Compare(a.Name, b.Name) })
-	return list.Items, nil
+	selected := slices.DeleteFunc(list.Items, func(n corev1.Namespace) bool { return selector.In(n.Labels) == nil })
+	slices.SortFunc(selected, func(a, b corev1.Namespace) int { return strings.Compare(a.Name, b.Name) })
+	return selected, nil
 }
 
 // members are the pods of the fleet with their workloads.
@@ -107,7 +108,7 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	members := make([]fleet.Member, 0, ptr.Deref(p.policy.Status.Pods, v1alpha1.PodCounts{}).Selected) // as many as last time
 	for i := range namespaces {
 		namespace := &namespaces[i]
-		pods, err := r.selected(ctx, namespace.Name, selector.Pods())
+		pods, err := r.selected(ctx, namespace.Name, selector.In(namespace.Labels))
 		if err != nil {
 			return nil, err
 		}

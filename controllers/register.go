@@ -93,34 +93,45 @@ func (r *SidecarPolicyReconciler) unregister(ctx context.Context, p *pass) error
 // registration is what the API server should know of a policy. Every field that the
 // API server would fill in is written, so that it compares equal.
 func (r *SidecarPolicyReconciler) registration(policy *v1alpha1.SidecarPolicy, caBundle []byte) *admissionregistrationv1.MutatingWebhookConfiguration {
-	failurePolicy := admissionregistrationv1.Ignore
-	if policy.Spec.Injection.FailurePolicy == v1alpha1.FailurePolicyFail {
-		failurePolicy = admissionregistrationv1.Fail
-	}
-	return &admissionregistrationv1.MutatingWebhookConfiguration{
+	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:            registrationName(policy.Name),
 			Labels:          map[string]string{v1alpha1.PolicyLabel: policy.Name},
 			OwnerReferences: ownedBy(policy),
 		},
-		Webhooks: []admissionregistrationv1.MutatingWebhook{{
-			Name:                    "inject.fleet.sidecar.dev",
-			ClientConfig:            r.Webhook.clientConfig(policy.Name, caBundle),
-			NamespaceSelector:       selection.NamespaceSelector(&policy.Spec.Selector, r.Namespace),
-			ObjectSelector:          selection.PodSelector(&policy.Spec.Selector),
-			FailurePolicy:           &failurePolicy,
-			MatchPolicy:             ptr.To(admissionregistrationv1.Equivalent),
-			SideEffects:             ptr.To(admissionregistrationv1.SideEffectClassNoneOnDryRun),
-			ReinvocationPolicy:      ptr.To(admissionregistrationv1.IfNeededReinvocationPolicy),
-			TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
-			AdmissionReviewVersions: []string{"v1"},
-			Rules: []admissionregistrationv1.RuleWithOperations{{
-				Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
-				Rule: admissionregistrationv1.Rule{
-					APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
-					Scope: ptr.To(admissionregistrationv1.NamespacedScope),
-				},
-			}},
+	}
+	for i, pair := range selection.Pairs(&policy.Spec.Selector, r.Namespace) {
+		webhook := r.webhook(policy, caBundle)
+		webhook.Name = webhookNames[i]
+		webhook.NamespaceSelector, webhook.ObjectSelector = pair.Namespaces, pair.Pods
+		configuration.Webhooks = append(configuration.Webhooks, webhook)
+	}
+	return configuration
+}
+
+// webhookNames are of the entries of a registration, of which a pod matches at most one.
+var webhookNames = [...]string{"inject.fleet.sidecar.dev", "inject-opted-in-pods.fleet.sidecar.dev"}
+
+// webhook is an entry of a registration, for pods still to be named.
+func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBundle []byte) admissionregistrationv1.MutatingWebhook {
+	failurePolicy := admissionregistrationv1.Ignore
+	if policy.Spec.Injection.FailurePolicy == v1alpha1.FailurePolicyFail {
+		failurePolicy = admissionregistrationv1.Fail
+	}
+	return admissionregistrationv1.MutatingWebhook{
+		ClientConfig:            r.Webhook.clientConfig(policy.Name, caBundle),
+		FailurePolicy:           &failurePolicy,
+		MatchPolicy:             ptr.To(admissionregistrationv1.Equivalent),
+		SideEffects:             ptr.To(admissionregistrationv1.SideEffectClassNoneOnDryRun),
+		ReinvocationPolicy:      ptr.To(admissionregistrationv1.IfNeededReinvocationPolicy),
+		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
+		AdmissionReviewVersions: []string{"v1"},
+		Rules: []admissionregistrationv1.RuleWithOperations{{
+			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
+			Rule: admissionregistrationv1.Rule{
+				APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
+				Scope: ptr.To(admissionregistrationv1.NamespacedScope),
+			},
 		}},
 	}
 }

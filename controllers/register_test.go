@@ -12,6 +12,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/controllers"
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
+	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 )
 
 func caBundle() []byte {
@@ -37,6 +38,7 @@ var _ = Describe("The registration of a policy", func() {
 			MatchLabels: map[string]string{"logs": "on"},
 			MatchExpressions: []metav1.LabelSelectorRequirement{
 				{Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"kube-system", operatorNamespace}},
+				{Key: "fleet.sidecar.dev/inject", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"false"}},
 			},
 		}))
 		Expect(webhook.ObjectSelector).To(Equal(&metav1.LabelSelector{
@@ -44,6 +46,7 @@ var _ = Describe("The registration of a policy", func() {
 			MatchExpressions: []metav1.LabelSelectorRequirement{
 				{Key: "app.kubernetes.io/name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"sidecar-operator"}},
 				{Key: "fleet.sidecar.dev/prefetch", Operator: metav1.LabelSelectorOpDoesNotExist},
+				{Key: "fleet.sidecar.dev/inject", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"false"}},
 			},
 		}))
 		Expect(webhook.Rules).To(ConsistOf(admissionregistrationv1.RuleWithOperations{
@@ -57,6 +60,22 @@ var _ = Describe("The registration of a policy", func() {
 		Expect(webhook.ClientConfig).To(Equal(admissionregistrationv1.WebhookClientConfig{
 			URL: ptr.To("https://127.0.0.1:1/inject/" + w.name), CABundle: caBundle(),
 		}))
+	})
+
+	It("has an entry for each way to opt in, and goes back to one", func() {
+		w := newReadyWorld(func(p *v1alpha1.SidecarPolicy) { p.Spec.Selector.Mode = v1alpha1.SelectOptIn })
+		pairs := selection.Pairs(&w.policy().Spec.Selector, operatorNamespace)
+		webhooks := w.registration().Webhooks
+		Expect(webhooks).To(HaveLen(2))
+		for i := range webhooks {
+			Expect(webhooks[i].NamespaceSelector).To(Equal(pairs[i].Namespaces))
+			Expect(webhooks[i].ObjectSelector).To(Equal(pairs[i].Pods))
+			Expect(webhooks[i].ClientConfig).To(Equal(webhooks[0].ClientConfig))
+			Expect(webhooks[i].FailurePolicy).To(HaveValue(Equal(admissionregistrationv1.Ignore)))
+		}
+		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Selector.Mode = v1alpha1.SelectOptOut })
+		w.settle()
+		Expect(w.registration().Webhooks).To(HaveLen(1))
 	})
 
 	It("names the Service inside a cluster", func() {

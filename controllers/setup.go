@@ -10,7 +10,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -115,7 +114,7 @@ func (r *SidecarPolicyReconciler) policiesOfPod(ctx context.Context, pod client.
 	}
 	for _, name := range r.policyNames(ctx, func(policy *v1alpha1.SidecarPolicy) bool {
 		selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
-		return err == nil && selector.Pods().Matches(labels.Set(pod.GetLabels()))
+		return err == nil && selector.Anywhere(pod.GetLabels())
 	}) {
 		names[name] = true
 	}

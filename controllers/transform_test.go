@@ -11,8 +11,8 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/controllers"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
-	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
 

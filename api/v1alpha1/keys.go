@@ -55,6 +55,11 @@ const (
 	// function that named it.
 	HashVersionLabel = "fleet.sidecar.dev/hash-version"
 
+	// InjectLabel on a pod or a namespace is written by its owner. The value "false" keeps the sidecars of all policies
+	// out; "true" asks for those of policies whose selector has the mode OptIn. Where pod and
+	// namespace differ, "false" counts. Another value says nothing.
+	InjectLabel = "fleet.sidecar.dev/inject"
+
 	// ExemptUntilAnnotation on a namespace, a workload or a bare pod keeps roll-outs away
 	// from its pods until the end of a day in UTC (2026-12-31) or a time in RFC 3339
 	// (2026-12-31T18:00:00Z). Its owner writes it. A value that can't be read exempts

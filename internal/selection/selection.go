@@ -4,6 +4,7 @@ package selection
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,57 +18,89 @@ const OperatorName = "sidecar-operator"
 
 const nameLabel = "app.kubernetes.io/name"
 
-// NamespaceSelector is the policy's namespace selector without kube-system and the
-// operator's own namespace.
-func NamespaceSelector(selection *v1alpha1.PodSelection, operatorNamespace string) *metav1.LabelSelector {
-	return excluding(selection.NamespaceSelector, corev1.LabelMetadataName,
-		metav1.NamespaceSystem, operatorNamespace)
+// The values of v1alpha1.InjectLabel.
+const (
+	optedOut = "false"
+	optedIn  = "true"
+)
+
+// Pair is a selector of namespaces, and one of the pods in them.
+type Pair struct{ Namespaces, Pods *metav1.LabelSelector }
+
+// Pairs are what a policy selects: the pods that match one of them. No pod matches two, so that
+// admission is asked once. None of them has kube-system, the operator's own namespace and pods,
+// the pods that it makes to prefetch images, and those whose owner has opted out.
+func Pairs(selection *v1alpha1.PodSelection, operatorNamespace string) []Pair {
+	namespaces := with(selection.NamespaceSelector,
+		notIn(corev1.LabelMetadataName, metav1.NamespaceSystem, operatorNamespace))
+	pods := with(selection.PodSelector,
+		notIn(nameLabel, OperatorName),
+		metav1.LabelSelectorRequirement{Key: v1alpha1.PrefetchLabel, Operator: metav1.LabelSelectorOpDoesNotExist})
+	if selection.Mode == v1alpha1.SelectOptIn {
+		return []Pair{
+			{with(namespaces, in(v1alpha1.InjectLabel, optedIn)), with(pods, notIn(v1alpha1.InjectLabel, optedOut))},
+			{with(namespaces, notIn(v1alpha1.InjectLabel, optedIn, optedOut)), with(pods, in(v1alpha1.InjectLabel, optedIn))},
+		}
+	}
+	return []Pair{{with(namespaces, notIn(v1alpha1.InjectLabel, optedOut)), with(pods, notIn(v1alpha1.InjectLabel, optedOut))}}
 }
 
-// PodSelector is the policy's pod selector without the operator's own pods and those that
-// it makes to prefetch images.
-func PodSelector(selection *v1alpha1.PodSelection) *metav1.LabelSelector {
-	selector := excluding(selection.PodSelector, nameLabel, OperatorName)
-	selector.MatchExpressions = append(selector.MatchExpressions, metav1.LabelSelectorRequirement{
-		Key: v1alpha1.PrefetchLabel, Operator: metav1.LabelSelectorOpDoesNotExist,
-	})
-	return selector
-}
-
-func excluding(selector *metav1.LabelSelector, key string, values ...string) *metav1.LabelSelector {
+// with is a copy of a selector, nil matching everything, with more requirements.
+func with(selector *metav1.LabelSelector, requirements ...metav1.LabelSelectorRequirement) *metav1.LabelSelector {
 	result := &metav1.LabelSelector{}
 	if selector != nil {
 		result = selector.DeepCopy()
 	}
-	result.MatchExpressions = append(result.MatchExpressions, metav1.LabelSelectorRequirement{
-		Key: key, Operator: metav1.LabelSelectorOpNotIn, Values: values,
-	})
+	result.MatchExpressions = append(result.MatchExpressions, requirements...)
 	return result
 }
 
-// Selector matches the pods of one policy.
-type Selector struct {
-	namespaces, pods labels.Selector
+func in(key string, values ...string) metav1.LabelSelectorRequirement {
+	return metav1.LabelSelectorRequirement{Key: key, Operator: metav1.LabelSelectorOpIn, Values: values}
 }
+
+// notIn is also fulfilled without the key.
+func notIn(key string, values ...string) metav1.LabelSelectorRequirement {
+	return metav1.LabelSelectorRequirement{Key: key, Operator: metav1.LabelSelectorOpNotIn, Values: values}
+}
+
+// Selector matches the pods of one policy.
+type Selector []pair
+
+type pair struct{ namespaces, pods labels.Selector }
 
 // New reads a policy's selection. The error says which selector is wrong.
 func New(selection *v1alpha1.PodSelection, operatorNamespace string) (Selector, error) {
-	namespaces, err := metav1.LabelSelectorAsSelector(NamespaceSelector(selection, operatorNamespace))
-	if err != nil {
-		return Selector{}, fmt.Errorf("spec.selector.namespaceSelector: %w", err)
+	var s Selector
+	for _, p := range Pairs(selection, operatorNamespace) {
+		namespaces, err := metav1.LabelSelectorAsSelector(p.Namespaces)
+		if err != nil {
+			return nil, fmt.Errorf("spec.selector.namespaceSelector: %w", err)
+		}
+		pods, err := metav1.LabelSelectorAsSelector(p.Pods)
+		if err != nil {
+			return nil, fmt.Errorf("spec.selector.podSelector: %w", err)
+		}
+		s = append(s, pair{namespaces, pods})
 	}
-	pods, err := metav1.LabelSelectorAsSelector(PodSelector(selection))
-	if err != nil {
-		return Selector{}, fmt.Errorf("spec.selector.podSelector: %w", err)
-	}
-	return Selector{namespaces: namespaces, pods: pods}, nil
+	return s, nil
 }
 
-// Namespaces matches the labels of namespaces.
-func (s Selector) Namespaces() labels.Selector { return s.namespaces }
+// In matches the labels of the pods that are selected in a namespace with these labels; nil where
+// none can be.
+func (s Selector) In(namespace labels.Set) labels.Selector {
+	for _, p := range s {
+		if p.namespaces.Matches(namespace) {
+			return p.pods
+		}
+	}
+	return nil
+}
 
-// Pods matches the labels of pods.
-func (s Selector) Pods() labels.Selector { return s.pods }
+// Anywhere says whether a pod with these labels is selected in any namespace that could be.
+func (s Selector) Anywhere(pod labels.Set) bool {
+	return slices.ContainsFunc(s, func(p pair) bool { return p.pods.Matches(pod) })
+}
 
 // Injectable says whether a pod can be given sidecars at all. A mirror pod
 // stands for a static pod of a node, which only that node's files can change.

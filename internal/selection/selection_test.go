@@ -1,11 +1,14 @@
 package selection_test
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"pgregory.net/rapid"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
@@ -42,13 +45,108 @@ func TestPromise2NeverSelectsTheSystemOrTheOperatorItself(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := s.Namespaces().Matches(tc.namespace) && s.Pods().Matches(tc.pod); got != tc.want {
+			if got := selects(s, tc.namespace, tc.pod); got != tc.want {
 				t.Errorf("selected: %t, want %t", got, tc.want)
 			}
 		})
 	}
 	if len(some.PodSelector.MatchExpressions) > 0 || len(some.NamespaceSelector.MatchExpressions) > 0 {
 		t.Error("the policy's own selectors were changed")
+	}
+}
+
+func selects(s selection.Selector, namespace, pod labels.Set) bool {
+	pods := s.In(namespace)
+	return pods != nil && pods.Matches(pod)
+}
+
+// Owners have the last word: the rows are what a namespace says, the columns what a pod says.
+func TestOwnersOptOutAndIn(t *testing.T) {
+	values := []string{"-", "true", "false", "maybe"} // "-" is without the label
+	for mode, want := range map[v1alpha1.SelectionMode]map[string]string{
+		"":                    {"-": "yes yes no yes", "true": "yes yes no yes", "false": "no no no no", "maybe": "yes yes no yes"},
+		v1alpha1.SelectOptOut: {"-": "yes yes no yes", "true": "yes yes no yes", "false": "no no no no", "maybe": "yes yes no yes"},
+		v1alpha1.SelectOptIn:  {"-": "no yes no no", "true": "yes yes no yes", "false": "no no no no", "maybe": "no yes no no"},
+	} {
+		policy := &v1alpha1.PodSelection{Mode: mode, NamespaceSelector: matching("logs", "on"), PodSelector: matching("tier", "web")}
+		s, err := selection.New(policy, "sidecars")
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := func(key, value, inject string) labels.Set {
+			set := labels.Set{key: value, corev1.LabelMetadataName: "shop"}
+			if inject != "-" {
+				set[v1alpha1.InjectLabel] = inject
+			}
+			return set
+		}
+		for _, namespace := range values {
+			var row []string
+			for _, pod := range values {
+				got := "no"
+				if selects(s, said("logs", "on", namespace), said("tier", "web", pod)) {
+					got = "yes"
+					if !s.Anywhere(said("tier", "web", pod)) {
+						t.Errorf("mode %q: a pod that says %s is selected, and Anywhere() is false", mode, pod)
+					}
+				}
+				row = append(row, got)
+				if selects(s, said("logs", "off", namespace), said("tier", "web", pod)) || selects(s, said("logs", "on", namespace), said("tier", "db", pod)) {
+					t.Errorf("mode %q: a label brings in a pod that the selectors don't match", mode)
+				}
+			}
+			if diff := cmp.Diff(want[namespace], strings.Join(row, " ")); diff != "" {
+				t.Errorf("mode %q, namespace says %s, pods say %v (-want +got):\n%s", mode, namespace, values, diff)
+			}
+		}
+	}
+}
+
+// The pairs go to the API server, which asks once for each that a pod matches: it must ask once for
+// the pods that In() selects, and never for others.
+func TestPairsAreWhatIsSelectedOnce(t *testing.T) {
+	value := rapid.SampledFrom([]string{"", "true", "false", "on", "kube-system", "sidecars", selection.OperatorName})
+	key := rapid.SampledFrom([]string{v1alpha1.InjectLabel, corev1.LabelMetadataName, "app.kubernetes.io/name", v1alpha1.PrefetchLabel, "logs"})
+	set := rapid.MapOfN(key, value, 0, 4)
+	selector := rapid.Custom(func(t *rapid.T) *metav1.LabelSelector {
+		if rapid.Bool().Draw(t, "none") {
+			return nil
+		}
+		return &metav1.LabelSelector{MatchLabels: rapid.MapOfN(key, value, 0, 1).Draw(t, "matchLabels")}
+	})
+	matches := func(t *rapid.T, s *metav1.LabelSelector, l labels.Set) bool {
+		parsed, err := metav1.LabelSelectorAsSelector(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parsed.Matches(l)
+	}
+	asked := 0
+	rapid.Check(t, func(t *rapid.T) {
+		policy := &v1alpha1.PodSelection{NamespaceSelector: selector.Draw(t, "namespaceSelector"), PodSelector: selector.Draw(t, "podSelector"),
+			Mode: rapid.SampledFrom([]v1alpha1.SelectionMode{v1alpha1.SelectOptOut, v1alpha1.SelectOptIn}).Draw(t, "mode")}
+		namespace, pod := labels.Set(set.Draw(t, "namespace")), labels.Set(set.Draw(t, "pod"))
+		calls := 0
+		for _, pair := range selection.Pairs(policy, "sidecars") {
+			if matches(t, pair.Namespaces, namespace) && matches(t, pair.Pods, pod) {
+				calls++
+			}
+		}
+		s, err := selection.New(policy, "sidecars")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := 0
+		if selects(s, namespace, pod) {
+			want = 1
+		}
+		asked += calls
+		if calls != want {
+			t.Fatalf("the API server asks %d times, want %d", calls, want)
+		}
+	})
+	if asked == 0 {
+		t.Error("no drawn pod was ever selected")
 	}
 }
 

@@ -136,6 +136,58 @@ var _ = Describe("A pod that no policy selects", func() {
 		Expect(calls()).To(BeNumerically(">", before))
 	})
 
+	It("may be one whose owner has opted out, by a label on the pod or on its namespace", func() {
+		createNamespace("opting", nil)
+		createNamespace("opted-out", map[string]string{v1alpha1.InjectLabel: "false"})
+		createPolicy("opting")
+		policy := waitReady("opting")
+		before := calls()
+		for _, namespace := range []string{"opting", "opted-out"} {
+			out := pod("opting", "out")
+			out.Namespace, out.Labels[v1alpha1.InjectLabel] = namespace, "false"
+			Expect(create(out).Spec.InitContainers).To(BeEmpty())
+		}
+		in := pod("opting", "in")
+		in.Namespace, in.Labels[v1alpha1.InjectLabel] = "opted-out", "true"
+		Expect(create(in).Spec.InitContainers).To(BeEmpty(), "the namespace has the last word")
+		Expect(calls()).To(Equal(before))
+		Expect(checkInjected(create(pod("opting", "web")), policy)).To(Succeed())
+	})
+
+	It("may be one whose owner has not opted in, where the policy asks for that", func() {
+		createNamespace("quiet", nil)
+		createNamespace("willing", map[string]string{v1alpha1.InjectLabel: "true"})
+		createPolicy("asking", func(p *v1alpha1.SidecarPolicy) { p.Spec.Selector.Mode = v1alpha1.SelectOptIn })
+		policy := waitReady("asking")
+		in := func(namespace, inject string) *corev1.Pod {
+			p := pod("asking", "says-"+inject)
+			p.Namespace = namespace
+			if inject != "nothing" {
+				p.Labels[v1alpha1.InjectLabel] = inject
+			}
+			return create(p)
+		}
+		before := calls()
+		Expect(in("quiet", "nothing").Spec.InitContainers).To(BeEmpty())
+		Expect(in("quiet", "false").Spec.InitContainers).To(BeEmpty())
+		Expect(in("willing", "false").Spec.InitContainers).To(BeEmpty())
+		Expect(calls()).To(Equal(before))
+		for _, p := range []*corev1.Pod{in("quiet", "true"), in("willing", "nothing"), in("willing", "true")} {
+			Expect(checkInjected(p, policy)).To(Succeed())
+		}
+		Expect(calls()).To(Equal(before+3), "the operator is asked once for each pod")
+		Eventually(func() error {
+			current := &v1alpha1.SidecarPolicy{}
+			if err := c.Get(ctx, client.ObjectKey{Name: "asking"}, current); err != nil {
+				return err
+			}
+			if got := current.Status.Pods; got == nil || got.Selected != 3 || got.Injected != 3 {
+				return fmt.Errorf("the status counts %+v, want 3 pods selected and injected", got)
+			}
+			return nil
+		}).Should(Succeed())
+	})
+
 	It("never is one of kube-system, of the operator's namespace, or the operator's own", func() {
 		createNamespace("everything", nil)
 		createPolicy("everything", func(p *v1alpha1.SidecarPolicy) {

@@ -2,6 +2,7 @@ package admission
 
 import (
 	"context"
+	"strings"
 	"sync"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -47,7 +48,7 @@ func calls() int {
 	Expect(err).NotTo(HaveOccurred())
 	total := 0
 	for _, m := range families["apiserver_admission_webhook_request_total"].GetMetric() {
-		if labelOf(m, "name") == "inject.fleet.sidecar.dev" {
+		if strings.HasSuffix(labelOf(m, "name"), ".fleet.sidecar.dev") {
 			total += int(m.GetCounter().GetValue())
 		}
 	}
