@@ -59,10 +59,10 @@ var _ = Describe("The admission policies beside the operator", Ordered, func() {
 	}
 
 	// patch changes the policy as a user.
-	patch := func(c client.Client, policy *v1alpha1.SidecarPolicy, change func(*v1alpha1.SidecarPolicy)) error {
+	patch := func(c client.Client, policy *v1alpha1.SidecarPolicy, change func(*v1alpha1.SidecarPolicy), options ...client.PatchOption) error {
 		changed := policy.DeepCopy()
 		change(changed)
-		return c.Patch(ctx, changed, client.MergeFrom(policy))
+		return c.Patch(ctx, changed, client.MergeFrom(policy), options...)
 	}
 
 	annotate := func(key, value string) func(*v1alpha1.SidecarPolicy) {
@@ -78,7 +78,7 @@ var _ = Describe("The admission policies beside the operator", Ordered, func() {
 		approver := as("ada", "sidecar-operator-sidecarpolicy-approver-role")
 
 		approve := annotate(v1alpha1.ApproveAnnotation, "r/canary")
-		Eventually(func() error { return patch(editor, policy, approve) }, inForce, "100ms").
+		Eventually(func() error { return patch(editor, policy, approve, client.DryRunAll) }, inForce, "100ms").
 			Should(MatchError(And(ContainSubstring(`needs the verb "approve"`), ContainSubstring("approver-role"))))
 		Expect(patch(editor, policy, annotate(v1alpha1.PromoteAnnotation, "r/canary"))).To(Satisfy(apierrors.IsForbidden))
 		Expect(patch(editor, policy, func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Steps = harness.AllAtOnce() })).
