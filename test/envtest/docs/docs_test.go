@@ -1,0 +1,179 @@
+// Package docs holds what the documentation and the samples say to a real API server: who copies
+// something from there must not be told that it is wrong.
+package docs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/test/envtest/apiserver"
+	"github.com/sidecar-dev/sidecar-operator/test/harness"
+)
+
+var (
+	ctx    = context.Background()
+	server *apiserver.Server
+)
+
+func TestDocs(t *testing.T) {
+	RegisterFailHandler(Fail)
+	RunSpecs(t, "The documentation")
+}
+
+var _ = BeforeSuite(func() {
+	var err error
+	server, err = apiserver.Start()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { Expect(server.Stop()).To(Succeed()) })
+})
+
+var fence = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```")
+
+var _ = Describe("YAML", func() {
+	It("of the pages is taken by the API server", func() {
+		blocks := 0
+		for path, text := range files(".md") {
+			for _, match := range fence.FindAllStringSubmatch(text, -1) {
+				for _, object := range decode(match[1]) {
+					blocks++
+					tryOut(path, object)
+				}
+			}
+		}
+		Expect(blocks).To(BeNumerically(">=", 5), "YAML blocks with an object found in the pages")
+	})
+
+	It("of the samples is taken by the API server", func() {
+		samples, err := filepath.Glob(filepath.Join(harness.Root(), "config", "samples", "*.yaml"))
+		Expect(err).NotTo(HaveOccurred())
+		listed, err := os.ReadFile(filepath.Join(harness.Root(), "config", "samples", "kustomization.yaml"))
+		Expect(err).NotTo(HaveOccurred())
+		tried := 0
+		for _, path := range samples {
+			if filepath.Base(path) == "kustomization.yaml" {
+				continue
+			}
+			text, err := os.ReadFile(path)
+			Expect(err).NotTo(HaveOccurred())
+			Expect(string(listed)).To(ContainSubstring("- "+filepath.Base(path)+"\n"), "the kustomization of the samples")
+			for _, object := range decode(string(text)) {
+				tried++
+				tryOut(path, object)
+			}
+		}
+		Expect(tried).To(BeNumerically(">=", 2))
+	})
+})
+
+// tryOut creates an object as a dry run. A field that is not known is an error.
+func tryOut(path string, object *unstructured.Unstructured) {
+	GinkgoHelper()
+	if object.GetKind() == "" {
+		return // a part of something
+	}
+	err := server.Client.Create(ctx, object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
+	Expect(err).NotTo(HaveOccurred(), "%s: %s %s", path, object.GetKind(), object.GetName())
+}
+
+func decode(text string) []*unstructured.Unstructured {
+	GinkgoHelper()
+	var objects []*unstructured.Unstructured
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096)
+	for {
+		object := &unstructured.Unstructured{}
+		if err := decoder.Decode(&object.Object); errors.Is(err, io.EOF) {
+			return objects
+		} else {
+			Expect(err).NotTo(HaveOccurred(), text)
+		}
+		objects = append(objects, object)
+	}
+}
+
+// files are the README and the pages under docs.
+func files(extension string) map[string]string {
+	GinkgoHelper()
+	texts := map[string]string{}
+	read := func(path string) {
+		text, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		texts[path] = string(text)
+	}
+	read(filepath.Join(harness.Root(), "README.md"))
+	Expect(filepath.WalkDir(filepath.Join(harness.Root(), "docs"), func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && filepath.Ext(path) == extension {
+			read(path)
+		}
+		return err
+	})).To(Succeed())
+	return texts
+}
+
+// command is a kubectl command in a table.
+var command = regexp.MustCompile("(?m)^\\|[^|\n]*\\| `(kubectl [^`]*)` \\|")
+
+var _ = Describe("The table of how to steer a roll-out", func() {
+	It("has commands that work", func() {
+		page, err := os.ReadFile(filepath.Join(harness.Root(), "docs", "guides", "rolling-out.md"))
+		Expect(err).NotTo(HaveOccurred())
+		policy := harness.Policy("log-agent", "x", "agent:v1")
+		Expect(server.Client.Create(ctx, policy)).To(Succeed())
+		DeferCleanup(func() { Expect(server.Client.Delete(ctx, policy)).To(Succeed()) })
+		kubeconfig := writeKubeconfig()
+
+		_, table, found := strings.Cut(string(page), "\n## Steering by hand\n")
+		Expect(found).To(BeTrue())
+		commands := command.FindAllStringSubmatch(table, -1)
+		Expect(commands).To(HaveLen(9))
+		for _, match := range commands {
+			shell := exec.CommandContext(ctx, "bash", "-euc", strings.NewReplacer("REVISION", "abcdefgh", "STEP", "canary").Replace(match[1]))
+			shell.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "PATH="+os.Getenv("KUBEBUILDER_ASSETS")+":"+os.Getenv("PATH"))
+			out, err := shell.CombinedOutput()
+			Expect(err).NotTo(HaveOccurred(), "%s: %s", match[1], out)
+		}
+
+		Expect(server.Client.Get(ctx, client.ObjectKeyFromObject(policy), policy)).To(Succeed())
+		Expect(policy.Annotations).To(And(
+			HaveKeyWithValue(v1alpha1.ApproveAnnotation, "abcdefgh/canary"),
+			HaveKeyWithValue(v1alpha1.PromoteAnnotation, "abcdefgh/canary"),
+			HaveKeyWithValue(v1alpha1.AbortAnnotation, "abcdefgh"),
+			HaveKeyWithValue(v1alpha1.RetryAnnotation, "abcdefgh/2"),
+		))
+		Expect(policy.Spec.Rollout.Paused).To(BeFalse(), "resumed after it was paused")
+		Expect(policy.Spec.Rollout.Revision).To(BeEmpty(), "the template again after an undo")
+	})
+})
+
+// writeKubeconfig writes a kubeconfig of an administrator.
+func writeKubeconfig() string {
+	GinkgoHelper()
+	c := rest.CopyConfig(server.Config)
+	config := clientcmdapi.NewConfig()
+	config.Clusters["test"] = &clientcmdapi.Cluster{Server: c.Host, CertificateAuthorityData: c.CAData}
+	config.AuthInfos["test"] = &clientcmdapi.AuthInfo{ClientCertificateData: c.CertData, ClientKeyData: c.KeyData}
+	config.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
+	config.CurrentContext = "test"
+	path := filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+	Expect(clientcmd.WriteToFile(*config, path)).To(Succeed())
+	return path
+}
