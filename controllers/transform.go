@@ -3,44 +3,43 @@ package controllers
 import (
 	"slices"
 	"strings"
-	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
 )
 
-// StripPod is a cache transform: it drops what no decision looks at, and keeps what many pods have in
-// common once. Cached pods are never written back; upgrades name only the fields that they change.
-func StripPod(object any) (any, error) {
+// PodStripper makes cache transforms for pods. What many pods have in common it keeps once: nearly all of a
+// pod's containers, labels and owner are those of its siblings, too.
+type PodStripper struct {
+	containers pool[[]corev1.Container]
+	owners     pool[[]metav1.OwnerReference]
+	labels     pool[map[string]string]
+	resources  pool[*corev1.ResourceRequirements]
+}
+
+// Strip is a cache transform: it drops what no decision looks at. Cached pods are never written back, and
+// what is in them is never changed; upgrades name only the fields that they change.
+func (s *PodStripper) Strip(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
 		return object, nil
 	}
-	stripMeta(&pod.ObjectMeta)
-	stripSpec(&pod.Spec)
-	stripStatus(&pod.Status)
+	s.stripMeta(&pod.ObjectMeta)
+	s.stripSpec(&pod.Spec)
+	s.stripStatus(&pod.Status)
 	return pod, nil
 }
 
-// shared is the same string, which is kept once however many pods have it. A pod that is decoded has
-// some fifty strings of its own, most of which its siblings have too.
-func shared[S ~string](s S) S { return unique.Make(s).Value() }
-
-func stripMeta(m *metav1.ObjectMeta) {
+func (s *PodStripper) stripMeta(m *metav1.ObjectMeta) {
 	m.ManagedFields, m.GenerateName = nil, ""
 	delete(m.Annotations, corev1.LastAppliedConfigAnnotation)
 	m.Namespace = shared(m.Namespace)
-	m.Labels = withSharedKeys(m.Labels)
-	for key, value := range m.Labels {
-		m.Labels[key] = shared(value)
-	}
 	m.Annotations = withSharedKeys(m.Annotations)
-	for i := range m.OwnerReferences {
-		o := &m.OwnerReferences[i]
-		o.APIVersion, o.Kind, o.Name, o.UID = shared(o.APIVersion), shared(o.Kind), shared(o.Name), shared(o.UID)
-	}
+	m.Labels = s.labels.share(keyOfMap(m.Labels), m.Labels)
+	m.OwnerReferences = s.owners.share(keyOf(m.OwnerReferences, (*metav1.OwnerReference).Marshal), m.OwnerReferences)
 }
 
 // withSharedKeys is a map of the same content.
@@ -55,7 +54,7 @@ func withSharedKeys(m map[string]string) map[string]string {
 	return copied
 }
 
-func stripSpec(spec *corev1.PodSpec) {
+func (s *PodStripper) stripSpec(spec *corev1.PodSpec) {
 	spec.Affinity, spec.Tolerations, spec.TopologySpreadConstraints, spec.NodeSelector = nil, nil, nil, nil
 	spec.SecurityContext, spec.DNSConfig, spec.HostAliases = nil, nil, nil
 	spec.DeprecatedServiceAccount, spec.SchedulerName, spec.PriorityClassName, spec.Hostname, spec.Subdomain = "", "", "", "", ""
@@ -64,10 +63,11 @@ func stripSpec(spec *corev1.PodSpec) {
 	for i := range spec.Volumes {
 		spec.Volumes[i] = corev1.Volume{Name: shared(spec.Volumes[i].Name)}
 	}
-	for _, list := range [][]corev1.Container{spec.InitContainers, spec.Containers} {
-		for i := range list {
-			stripContainer(&list[i])
+	for _, list := range []*[]corev1.Container{&spec.InitContainers, &spec.Containers} {
+		for i := range *list {
+			stripContainer(&(*list)[i])
 		}
+		*list = s.containers.share(keyOf(*list, (*corev1.Container).Marshal), *list)
 	}
 }
 
@@ -77,7 +77,6 @@ var aProbe = &corev1.Probe{}
 func stripContainer(c *corev1.Container) {
 	c.Command, c.Args, c.EnvFrom, c.Lifecycle, c.SecurityContext, c.LivenessProbe = nil, nil, nil, nil, nil, nil
 	c.WorkingDir, c.TerminationMessagePath, c.TerminationMessagePolicy = "", "", ""
-	c.Name, c.Image, c.ImagePullPolicy = shared(c.Name), shared(c.Image), shared(c.ImagePullPolicy)
 	if c.StartupProbe != nil {
 		c.StartupProbe = aProbe
 	}
@@ -85,22 +84,23 @@ func stripContainer(c *corev1.Container) {
 		c.ReadinessProbe = aProbe
 	}
 	for i := range c.Env {
-		v := corev1.EnvVar{Name: shared(c.Env[i].Name)}
+		v := corev1.EnvVar{Name: c.Env[i].Name}
 		if strings.Contains(c.Env[i].Value, "$(") {
 			v.Value = c.Env[i].Value // a sidecar can take it over only with what it refers to
 		}
 		c.Env[i] = v
 	}
 	for i := range c.VolumeMounts {
-		m := &c.VolumeMounts[i]
-		m.Name, m.MountPath = shared(m.Name), shared(m.MountPath)
+		if c.VolumeMounts[i].MountPath == inject.TokenPath {
+			c.VolumeMounts[i].Name = "" // no sidecar shares it, and each pod has another one
+		}
 	}
 }
 
 // idleConditions are those of a pod that nobody asks for.
 var idleConditions = []corev1.PodConditionType{corev1.PodReadyToStartContainers, corev1.PodInitialized, corev1.PodScheduled}
 
-func stripStatus(status *corev1.PodStatus) {
+func (s *PodStripper) stripStatus(status *corev1.PodStatus) {
 	status.HostIP, status.HostIPs, status.PodIP, status.PodIPs, status.StartTime = "", nil, "", nil, nil
 	status.Phase, status.QOSClass = shared(status.Phase), shared(status.QOSClass)
 	kept := make([]corev1.PodCondition, 0, 2) // decoding leaves a slice of eight
@@ -113,14 +113,17 @@ func stripStatus(status *corev1.PodStatus) {
 	status.Conditions = kept
 	for _, list := range [][]corev1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses} {
 		for i := range list {
-			stripContainerStatus(&list[i])
+			s.stripContainerStatus(&list[i])
 		}
 	}
 }
 
-func stripContainerStatus(c *corev1.ContainerStatus) {
+func (s *PodStripper) stripContainerStatus(c *corev1.ContainerStatus) {
 	c.Name, c.Image, c.ImageID = shared(c.Name), shared(c.Image), shared(c.ImageID)
-	c.VolumeMounts, c.User = nil, nil
+	c.VolumeMounts, c.User, c.AllocatedResources, c.AllocatedResourcesStatus = nil, nil, nil, nil
+	if c.Resources != nil {
+		c.Resources = s.resources.share(keyOf([]corev1.ResourceRequirements{*c.Resources}, (*corev1.ResourceRequirements).Marshal), c.Resources)
+	}
 	if end := c.LastTerminationState.Terminated; end != nil {
 		end.Reason, end.Message = shared(end.Reason), ""
 	}

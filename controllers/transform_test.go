@@ -50,10 +50,11 @@ var _ = It("A cached pod is judged like the whole one", func() {
 	one, two := born.Revision(1), born.Clone().Image("registry.example/agent:v2").Revision(2)
 	view := &fleet.View{Policy: "agent", Target: two, Revisions: []revision.Revision{*one, *two}, Watching: true, Now: builders.At(600)}
 	var whole, cached []fleet.Member
+	stripper := &controllers.PodStripper{}
 	for _, pod := range builders.PodsOf(builders.NewApps(8, 2, "agent", one, two)) {
 		pod.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kubelet"}}
 		whole = append(whole, fleet.Member{Pod: pod})
-		stripped, err := controllers.StripPod(pod.DeepCopy())
+		stripped, err := stripper.Strip(pod.DeepCopy())
 		Expect(err).NotTo(HaveOccurred())
 		cached = append(cached, fleet.Member{Pod: stripped.(*corev1.Pod)})
 	}
@@ -68,7 +69,7 @@ var _ = It("A cached pod is judged like the whole one", func() {
 var _ = It("A cached pod clashes with the sidecars as the whole one does", func() {
 	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Env: []corev1.EnvVar{
 		{Name: "SECRET", Value: "x"}, {Name: "NAME", Value: "$(SECRET)"}}}}}}
-	stripped, err := controllers.StripPod(pod)
+	stripped, err := (&controllers.PodStripper{}).Strip(pod)
 	Expect(err).NotTo(HaveOccurred())
 	Expect(stripped.(*corev1.Pod).Spec.Containers[0].Env).To(Equal([]corev1.EnvVar{{Name: "SECRET"}, {Name: "NAME", Value: "$(SECRET)"}}))
 	template := builders.Template("agent", "agent:v1").First(func(s *v1alpha1.Sidecar) {

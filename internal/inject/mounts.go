@@ -12,8 +12,8 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 )
 
-// tokenPath is where the API server mounts the token of the pod's service account, into each container.
-const tokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
+// TokenPath is where the API server mounts the token of the pod's service account, into each container.
+const TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 // sharing is a container that gets the mounts and devices of others.
 type sharing struct {
@@ -103,7 +103,7 @@ func (s *sharing) take(at string, what given) bool {
 }
 
 func (s *sharing) excludes(at string) bool {
-	return below(tokenPath, at) || slices.ContainsFunc(s.share.ExcludePaths, func(p string) bool { return below(p, at) })
+	return below(TokenPath, at) || slices.ContainsFunc(s.share.ExcludePaths, func(p string) bool { return below(p, at) })
 }
 
 // below says whether a clean path is the directory, or in it.

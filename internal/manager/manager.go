@@ -144,7 +144,7 @@ func cacheOptions(o *Options) cache.Options {
 	return cache.Options{
 		DefaultTransform: cache.TransformStripManagedFields(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:                {Transform: controllers.StripPod},
+			&corev1.Pod{}:                {Transform: (&controllers.PodStripper{}).Strip},
 			&corev1.Node{}:               {Transform: controllers.StripNode},
 			&appsv1.Deployment{}:         {Transform: workload.Strip},
 			&appsv1.ReplicaSet{}:         {Transform: workload.Strip},
