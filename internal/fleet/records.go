@@ -9,8 +9,9 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 )
 
-// keepRecords is how long Records remembers what nobody asks for, at least.
-const keepRecords = 10 * time.Minute
+// keepRecords is how long Records remembers what nobody asks for, at least. Of pods of which nothing
+// changes, nobody asks.
+const keepRecords = time.Minute
 
 // Records reads the records that pods carry, and remembers what it has read: otherwise a pass over
 // a fleet in which nothing changed would do little else than parse JSON. What a text says never

@@ -19,16 +19,18 @@ type Judgement struct {
 
 // Rejudge says what Judge says. What the last judgement of the policy found of pods that have not
 // changed since is taken over where time plays no part in it: most of a fleet, in most passes. The last
-// one may be nil, and may be of another view.
+// one may be nil, and may be of another view. Its memory is used where the fleet has the same pods: it must
+// not be looked at any more.
 func Rejudge(last *Judgement, members []Member, view *View) *Judgement {
 	view.Records.turn(view.Now)
-	j := &Judgement{Pods: make([]PodState, len(members)), view: *view}
+	ordered := inOrder(members)
+	j := &Judgement{Pods: last.room(ordered), view: *view}
 	var before []PodState
 	if last != nil && last.view.alike(view) {
 		before = last.Pods
 	}
 	stale, sizes := staleness{view: view, memo: map[string]string{}}, newSizes(view)
-	for i, member := range inOrder(members) {
+	for i, member := range ordered {
 		for len(before) > 0 && compareNames(before[0].Pod, member.Pod) < 0 {
 			before = before[1:] // gone
 		}
@@ -40,6 +42,19 @@ func Rejudge(last *Judgement, members []Member, view *View) *Judgement {
 		j.Pods[i] = judgeMember(member, view, stale, sizes)
 	}
 	return j
+}
+
+// room is where the states of the members go: to where they were, if all have the same place as before.
+func (j *Judgement) room(members []*Member) []PodState {
+	if j == nil || len(j.Pods) != len(members) {
+		return make([]PodState, len(members))
+	}
+	for i, m := range members {
+		if j.Pods[i].Pod.UID != m.Pod.UID {
+			return make([]PodState, len(members))
+		}
+	}
+	return j.Pods
 }
 
 // alike says whether a pod is the same in both views, where time plays no part.

@@ -13,6 +13,11 @@ type Vacancy struct {
 	Leaving bool
 }
 
+// lacks says whether the owner says that it lacks more than the open places, and those pods don't prove it wrong.
+func (o *Owner) lacks(has, open int32) bool {
+	return o.UID != "" && open < min(o.Lacks, o.Wanted-has)
+}
+
 // Vacancies are the places in which a pod is missing, given the pods of the fleet and those of
 // them that are being deleted. A pod that was evicted is seen no more, and its owner's
 // status may not show that yet: without them nothing would count it until another one has
@@ -33,11 +38,13 @@ func Vacancies(members, leaving []Member) []Vacancy {
 		open[owner.UID]++
 		vacancies = append(vacancies, Vacancy{Workload: pod.Workload, Owner: owner.UID, Node: pod.Node, Leaving: true})
 	}
-	for _, pod := range slices.Concat(members, leaving) {
-		owner := pod.Owner
-		for owner.UID != "" && open[owner.UID] < min(owner.Lacks, owner.Wanted-has[owner.UID]) {
-			open[owner.UID]++
-			vacancies = append(vacancies, Vacancy{Workload: pod.Workload, Owner: owner.UID})
+	for _, pods := range [][]Member{members, leaving} {
+		for i := range pods {
+			owner := &pods[i].Owner
+			for owner.lacks(has[owner.UID], open[owner.UID]) {
+				open[owner.UID]++
+				vacancies = append(vacancies, Vacancy{Workload: pods[i].Workload, Owner: owner.UID})
+			}
 		}
 	}
 	return vacancies
