@@ -204,6 +204,7 @@ func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
 			problems = append(problems, fmt.Sprintf("spec.rollout.analysis[%d]: %s", i, strings.ReplaceAll(err.Error(), "\n", "; ")))
 		}
 	}
+	problems = append(problems, invalidOverrides(policy)...)
 	if found := invalidTemplate(&policy.Spec.Template); len(found) > 0 {
 		return slices.Compact(append(problems, found...))
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -71,6 +72,20 @@ func invalidTakeOver(c extra, names map[string]bool) []string {
 		}
 	}
 	return append(problems, invalidExpressions(c)...)
+}
+
+// invalidOverrides finds rules about containers that the template does not have.
+func invalidOverrides(policy *v1alpha1.SidecarPolicy) []string {
+	var names, problems []string
+	for _, c := range extras(&policy.Spec.Template) {
+		names = append(names, c.container.Name)
+	}
+	for _, rule := range policy.Spec.Injection.Overrides {
+		if !slices.Contains(names, rule.Container) {
+			problems = append(problems, fmt.Sprintf("spec.injection.overrides[%s]: the template has no such container: write one of %s", rule.Container, strings.Join(names, ", ")))
+		}
+	}
+	return problems
 }
 
 // invalidExpressions finds expressions that can't be computed for any app.

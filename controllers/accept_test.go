@@ -205,6 +205,9 @@ var _ = Describe("A spec that is not accepted", func() {
 			p.Spec.Template.Sidecars[0].ResourcesFromApp = &v1alpha1.AppResources{
 				Limits: map[corev1.ResourceName]v1alpha1.ResourceExpression{"cpu": "app.limits.gpus"}}
 		}, "to allow that, ask first, like has(app.limits.gpus) ? app.limits.gpus : 0.0"),
+		Entry("overrides of a container that is not there", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Injection.Overrides = []v1alpha1.AllowedOverride{{Container: "agnet", Env: []string{"LEVEL"}}}
+		}, "spec.injection.overrides[agnet]: the template has no such container: write one of agent"),
 		Entry("two sidecars on one port", func(p *v1alpha1.SidecarPolicy) {
 			withPort(80)(p)
 			second := *p.Spec.Template.Sidecars[0].DeepCopy()

@@ -46,7 +46,7 @@ func (r *SidecarPolicyReconciler) tryAnew(ctx context.Context, p *pass, state *f
 	}
 	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
 	pod.GenerateName, pod.Namespace, pod.OwnerReferences = "template-check-", state.Pod.Namespace, state.Pod.OwnerReferences
-	additions, conflicts := inject.Render(pod, p.policy.Name, p.aim.Target)
+	additions, conflicts := inject.Render(pod, p.policy.Name, p.aim.Target, p.policy.Spec.Injection.Overrides...)
 	if len(conflicts) > 0 {
 		return apierrors.NewForbidden(corev1.Resource("pods"), state.Pod.Name, fmt.Errorf("the sidecars clash with the pod's own parts: %s", inject.Explain(conflicts)))
 	}

@@ -161,6 +161,14 @@ const (
 	ReasonMirrorPod Reason = "MirrorPod"
 )
 
+// Reasons why a pod got the template unchanged, though its owner overrides it.
+const (
+	// ReasonOverrideInvalid: the override can't be read, or the pod would not fit with it.
+	ReasonOverrideInvalid Reason = "OverrideInvalid"
+	// ReasonOverrideNotAllowed: it asks for what spec.injection.overrides does not allow.
+	ReasonOverrideNotAllowed Reason = "OverrideNotAllowed"
+)
+
 // Reasons of events that are not also reasons of conditions.
 const (
 	// ReasonRevisionCreated: a new template was accepted.
@@ -175,4 +183,6 @@ const (
 	ReasonStepStarted Reason = "StepStarted"
 	// ReasonInjectionSkipped: a pod was created without the policy's sidecars.
 	ReasonInjectionSkipped Reason = "InjectionSkipped"
+	// ReasonOverrideIgnored: a pod was created with the policy's template, and without the override that its owner wrote.
+	ReasonOverrideIgnored Reason = "OverrideIgnored"
 )

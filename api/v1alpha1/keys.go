@@ -24,6 +24,10 @@ const (
 	// UpgradeRecord of what ran before it.
 	UpgradeAnnotationPrefix = "upgrade.fleet.sidecar.dev/"
 
+	// OverrideAnnotationPrefix followed by the policy's name is a pod annotation that the pod's owner
+	// writes: what its sidecars are to have otherwise, as far as spec.injection.overrides allows it.
+	OverrideAnnotationPrefix = "override.fleet.sidecar.dev/"
+
 	// RetryAnnotation on a policy names a failed revision that is to be tried again, from its
 	// first step on. Each value is acted on once: to try again another time, write
 	// <revision>/<anything else>. A revision that was aborted needs the abort annotation removed first.
@@ -84,6 +88,9 @@ func InjectedAnnotation(policy string) string { return InjectedAnnotationPrefix 
 
 // UpgradeAnnotation is the key of the pod annotation that records a policy's last in-place upgrade.
 func UpgradeAnnotation(policy string) string { return UpgradeAnnotationPrefix + policy }
+
+// OverrideAnnotation is the key of the pod annotation that overrides parts of a policy's template.
+func OverrideAnnotation(policy string) string { return OverrideAnnotationPrefix + policy }
 
 // PoliciesOf names the policies that a pod with these labels carries a revision of.
 // The order is not defined.

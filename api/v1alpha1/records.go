@@ -20,6 +20,8 @@ type InjectionRecord struct {
 	Sidecars []string `json:"sidecars"`
 	// InitContainers names those that were added and run to their end.
 	InitContainers []string `json:"initContainers,omitempty"`
+	// Overrides are those that the pod's owner asked for and got, by the name of the container.
+	Overrides map[string]Override `json:"overrides,omitempty"`
 }
 
 // Containers names all that was added.
@@ -28,6 +30,29 @@ func (r *InjectionRecord) Containers() []string {
 		return r.Sidecars // is asked for every pod of a fleet
 	}
 	return slices.Concat(r.Sidecars, r.InitContainers)
+}
+
+// Override is what a pod's owner wants one container that is added to have otherwise.
+// +kubebuilder:object:generate=false
+type Override struct {
+	// Env maps names of variables to their values.
+	Env map[string]string `json:"env,omitempty"`
+	// Resources are added to the container's, or replace them.
+	Resources OverriddenResources `json:"resources,omitzero"`
+}
+
+// OverriddenResources are requests and limits.
+// +kubebuilder:object:generate=false
+type OverriddenResources struct {
+	Requests corev1.ResourceList `json:"requests,omitempty"`
+	Limits   corev1.ResourceList `json:"limits,omitempty"`
+}
+
+// Names says whether a request or a limit of the resource is overridden.
+func (r OverriddenResources) Names(resource corev1.ResourceName) bool {
+	_, request := r.Requests[resource]
+	_, limit := r.Limits[resource]
+	return request || limit
 }
 
 // UpgradeRecord is the value of a pod's upgrade annotation. It is written in the

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -14,6 +16,11 @@ import (
 func TestRecordsKeepTheirForm(t *testing.T) {
 	injected := v1alpha1.InjectionRecord{Revision: "r1", Sidecars: []string{"agent", "proxy"}}
 	if got, want := injected.Encode(), `{"revision":"r1","sidecars":["agent","proxy"]}`; got != want {
+		t.Errorf("injection record %s, want %s", got, want)
+	}
+	full := v1alpha1.InjectionRecord{Revision: "r1", Sidecars: []string{"agent"}, InitContainers: []string{"setup"}, Overrides: map[string]v1alpha1.Override{
+		"agent": {Env: map[string]string{"LEVEL": "debug"}, Resources: v1alpha1.OverriddenResources{Limits: corev1.ResourceList{"cpu": resource.MustParse("1")}}}}}
+	if got, want := full.Encode(), `{"revision":"r1","sidecars":["agent"],"initContainers":["setup"],"overrides":{"agent":{"env":{"LEVEL":"debug"},"resources":{"limits":{"cpu":"1"}}}}}`; got != want {
 		t.Errorf("injection record %s, want %s", got, want)
 	}
 	upgraded := v1alpha1.UpgradeRecord{Revision: "r2", At: metav1.NewTime(time.Date(2026, 1, 5, 8, 0, 0, 0, time.UTC)),

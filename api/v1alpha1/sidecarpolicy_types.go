@@ -233,6 +233,15 @@ type InjectionSpec struct {
 	// are still upgraded. Defaults to false.
 	// +optional
 	Paused bool `json:"paused,omitempty"`
+
+	// overrides are what owners of pods may change of the containers that are added to them, by the
+	// annotation override.fleet.sidecar.dev/<policy>; see AllowedOverride. Nothing by default, and an image never.
+	// A change here matters to pods that are created from then on.
+	// +listType=map
+	// +listMapKey=container
+	// +kubebuilder:validation:MaxItems=32
+	// +optional
+	Overrides []AllowedOverride `json:"overrides,omitempty"`
 }
 
 // RolloutMethod is the way running pods get a new revision.

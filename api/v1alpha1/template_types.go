@@ -141,3 +141,39 @@ type AppEnv struct {
 	// +optional
 	Optional bool `json:"optional,omitempty"`
 }
+
+// AllowedOverride is what owners of pods may change of one container of the template. Its values come from the
+// pod's annotation override.fleet.sidecar.dev/<policy>, in YAML, by the name of the container:
+//
+//	log-agent:
+//	  env: {LOG_LEVEL: debug}
+//	  resources: {limits: {memory: 256Mi}}
+//
+// An annotation that can't be read, or asks for anything else too, is reported, and its pod gets the
+// template unchanged. What a pod was given stays its own: a new value in the template reaches pods
+// that override it only where they are created anew without the annotation.
+// +kubebuilder:validation:XValidation:rule="has(self.env) || has(self.resources)",message="allows nothing: write names of variables in env, or of resources in resources"
+type AllowedOverride struct {
+	// container is the name of a sidecar or an init container of the template.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +required
+	Container string `json:"container,omitempty"`
+
+	// env are the names of variables that may be given another value, or one at all.
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=253
+	// +kubebuilder:validation:items:Pattern=`^[-._a-zA-Z][-._a-zA-Z0-9]*$`
+	// +optional
+	Env []string `json:"env,omitempty"`
+
+	// resources are cpu, memory and ephemeral-storage, as far as their requests and limits may be others.
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=3
+	// +kubebuilder:validation:items:Enum=cpu;memory;ephemeral-storage
+	// +optional
+	Resources []corev1.ResourceName `json:"resources,omitempty"`
+}

@@ -85,22 +85,37 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, r
 	if err != nil {
 		return admission.Response{}, err
 	}
-	additions, conflicts := inject.Render(pod, policy.Name, r)
+	additions, conflicts := inject.Render(pod, policy.Name, r, policy.Spec.Injection.Overrides...)
 	if len(conflicts) > 0 {
-		i.report(ctx, policy, pod, req, conflicts)
+		i.report(ctx, policy, pod, req, v1alpha1.ReasonInjectionSkipped, withoutSidecars+inject.Explain(conflicts))
 		return skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts)), nil
 	}
 	if policy.Spec.Rollout.Drain.Seconds > 0 {
 		additions.AddDrainGate(pod, policy.Name)
 	}
 	patch := additions.Patch(pod)
-	result := metrics.Injected
-	if len(patch) == 0 {
-		result = metrics.Unchanged
+	response := admission.Patched("", patch...)
+	switch {
+	case len(patch) == 0:
+		metrics.ObserveInjection(policy.Name, metrics.Unchanged, "")
+	case len(additions.Ignored) > 0:
+		metrics.ObserveInjection(policy.Name, metrics.Injected, additions.Ignored[0].Reason)
+		message := withoutOverride + inject.Explain(additions.Ignored)
+		i.report(ctx, policy, pod, req, v1alpha1.ReasonOverrideIgnored, message)
+		response = response.WithWarnings(warning(policy.Name, message))
+	default:
+		metrics.ObserveInjection(policy.Name, metrics.Injected, "")
 	}
-	metrics.ObserveInjection(policy.Name, result, "")
-	return admission.Patched("", patch...), nil
+	return response, nil
 }
+
+// What becomes of a pod that does not get what its owner or the policy's author meant.
+const (
+	withoutSidecars = "created without its sidecars: "
+	withoutOverride = "created without the override of its template: "
+)
+
+func warning(policy, message string) string { return "SidecarPolicy " + policy + ": " + message }
 
 func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, namespace string) (*revision.Revision, error) {
 	home := &corev1.Namespace{}
@@ -131,8 +146,7 @@ func skip(policy string, reason v1alpha1.Reason, message string) admission.Respo
 }
 
 func skipped(policy, message string) admission.Response {
-	return admission.Allowed("").WithWarnings(
-		fmt.Sprintf("SidecarPolicy %s: created without its sidecars: %s", policy, message))
+	return admission.Allowed("").WithWarnings(warning(policy, withoutSidecars+message))
 }
 
 // unanswered follows the author's failure policy. The API server itself does so only
@@ -147,9 +161,9 @@ func (i *Injector) unanswered(policy, label string, failurePolicy v1alpha1.Injec
 	return skipped(policy, err.Error())
 }
 
-// report tells the pod's owner why it lacks the sidecars: nobody sees the warnings
+// report tells the pod's owner what its pods lack: nobody sees the warnings
 // that a controller gets. A dry run has no side effects.
-func (i *Injector) report(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, req admission.Request, conflicts []inject.Conflict) {
+func (i *Injector) report(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, req admission.Request, reason v1alpha1.Reason, message string) {
 	if req.DryRun != nil && *req.DryRun {
 		return
 	}
@@ -160,8 +174,8 @@ func (i *Injector) report(ctx context.Context, policy *v1alpha1.SidecarPolicy, p
 	owner := info.Owner
 	regarding := &corev1.ObjectReference{APIVersion: owner.APIVersion, Kind: owner.Kind,
 		Namespace: req.Namespace, Name: owner.Name, UID: owner.UID}
-	i.Recorder.Eventf(regarding, policy, corev1.EventTypeWarning, string(v1alpha1.ReasonInjectionSkipped), "Inject",
-		"SidecarPolicy %s: pods are created without its sidecars: %s", policy.Name, inject.Explain(conflicts))
-	ctrl.LoggerFrom(ctx).Info("left a pod as it is", "policy", policy.Name, "namespace", req.Namespace,
-		"owner", owner.Kind+"/"+owner.Name, "reason", conflicts[0].Reason)
+	i.Recorder.Eventf(regarding, policy, corev1.EventTypeWarning, string(reason), "Inject",
+		"SidecarPolicy %s: pods are %s", policy.Name, message)
+	ctrl.LoggerFrom(ctx).Info("told a pod's owner", "policy", policy.Name, "namespace", req.Namespace,
+		"owner", owner.Kind+"/"+owner.Name, "reason", reason)
 }

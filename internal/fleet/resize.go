@@ -60,7 +60,9 @@ func (s sizes) due(pod *corev1.Pod, injected *v1alpha1.InjectionRecord, given st
 		if !named || container == nil || !slices.Contains(injected.Sidecars, name) {
 			continue
 		}
-		changes := resources.Changes(container.Resources, want)
+		changes := slices.DeleteFunc(resources.Changes(container.Resources, want), func(c resources.Change) bool {
+			return injected.Overrides[name].Resources.Names(c.Name) // they are the owner's
+		})
 		if len(changes) == 0 || !s.reachable(injected.Revision, name) || !s.asked(container, given, upgrade) {
 			continue
 		}

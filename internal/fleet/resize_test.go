@@ -82,6 +82,10 @@ func TestResizes(t *testing.T) {
 				t.Sidecars[0].Resources.Requests["memory"] = resource.MustParse("1Gi")
 			}).Revision(2), computed("50m", `quantity("64Mi")`).Revision(1)),
 			stale: "sidecars[agent].resources, sidecars[agent].resourcesFromApp"},
+		{name: "what the pod's owner overrides stays, and is not stale", pod: burstable(sized("50m")).Clone().With(func(p *corev1.Pod) {
+			p.Spec.InitContainers, p.Labels, p.Annotations = nil, nil, map[string]string{v1alpha1.OverrideAnnotation(policy): `{"agent": {"resources": {"limits": {"cpu": "1"}}}}`}
+		}).Injected(policy, sized("50m").Revision(1), v1alpha1.AllowedOverride{Container: "agent", Resources: []corev1.ResourceName{"cpu"}}),
+			view: viewAt(100, large, small)},
 		{name: "a limit is added", pod: burstable(sized("50m")), view: viewAt(100, limited.Revision(2), small), stale: "sidecars[agent].resources"},
 		{name: "a limit is removed, and the request changed", pod: burstable(limited), view: viewAt(100, large, limited.Revision(1)), stale: "sidecars[agent].resources"},
 		{name: "the record was written, the resize not sent", pod: burstable(sized("50m")).With(given(large.Hash, hadSmall)), view: viewAt(100, large, small),

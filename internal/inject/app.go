@@ -53,7 +53,7 @@ func (a app) serve(template *corev1.Container, from *v1alpha1.FromApp) (corev1.C
 	return c, conflicts
 }
 
-// giveEnv puts variables of the app before the container's own, which can refer to them and win over them.
+// giveEnv puts variables of the app before the container's own, which can refer to them.
 func (a app) giveEnv(c *corev1.Container, sources []v1alpha1.AppEnv) []Conflict {
 	var conflicts []Conflict
 	var env []corev1.EnvVar
@@ -69,6 +69,7 @@ func (a app) giveEnv(c *corev1.Container, sources []v1alpha1.AppEnv) []Conflict 
 		if source.EnvFrom {
 			envFrom = append(envFrom, from.EnvFrom...)
 		}
+		source.Names = slices.DeleteFunc(slices.Clone(source.Names), func(name string) bool { return hasEnv(c.Env, name) }) // an override's
 		taken, problems := takeEnv(c.Name, from, &source, env)
 		env, conflicts = taken, append(conflicts, problems...)
 	}

@@ -43,6 +43,7 @@ var checks = []check{
 	checkEnv,
 	checkPorts,
 	checkMetadata,
+	checkResources,
 	checkPodResources,
 	checkHostPorts,
 	checkDevices,

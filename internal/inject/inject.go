@@ -32,6 +32,8 @@ type Additions struct {
 	ReadinessGates []corev1.PodReadinessGate
 	// ShareProcessNamespace is to be set to true.
 	ShareProcessNamespace bool
+	// Ignored says why what the pod's owner overrides is not in the additions.
+	Ignored []Conflict
 }
 
 // added are all containers that the pod would get, in the order in which they start.
@@ -86,18 +88,33 @@ func hasContainer(pod *corev1.Pod, name string) bool {
 // Render computes what a pod gets from a policy's revision. When the two clash,
 // the additions are empty and the conflicts say why, in a fixed order. A pod that
 // already carries the sidecars gets nothing more.
-func Render(pod *corev1.Pod, policy string, r *revision.Revision) (Additions, []Conflict) {
+//
+// What the pod's owner overrides by an annotation is taken into account as far as it is allowed. An
+// override that is not, or with which the pod would clash, is ignored as a whole; the additions say so.
+func Render(pod *corev1.Pod, policy string, r *revision.Revision, allowed ...v1alpha1.AllowedOverride) (Additions, []Conflict) {
 	if Injected(pod, policy) {
 		return Additions{}, nil
 	}
-	additions, conflicts := build(pod, policy, r)
-	if conflicts = append(conflicts, findConflicts(pod, r, additions)...); len(conflicts) > 0 {
+	overrides, ignored := readOverrides(pod, policy, allowed)
+	additions, conflicts := render(pod, policy, r, overrides)
+	if len(conflicts) > 0 && len(overrides) > 0 {
+		ignored = []Conflict{conflict(v1alpha1.ReasonOverrideInvalid, "annotation %s: with it, %s", v1alpha1.OverrideAnnotation(policy), Explain(conflicts))}
+		additions, conflicts = render(pod, policy, r, nil)
+	}
+	if len(conflicts) > 0 {
 		return Additions{}, conflicts
 	}
+	additions.Ignored = ignored
 	return additions, nil
 }
 
-func build(pod *corev1.Pod, policy string, r *revision.Revision) (Additions, []Conflict) {
+func render(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[string]v1alpha1.Override) (Additions, []Conflict) {
+	r = overridden(r, overrides)
+	additions, conflicts := build(pod, policy, r, overrides)
+	return additions, append(conflicts, findConflicts(pod, r, additions)...)
+}
+
+func build(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[string]v1alpha1.Override) (Additions, []Conflict) {
 	t := &r.Template
 	app := appOf(pod)
 	var conflicts []Conflict
@@ -111,7 +128,7 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision) (Additions, []C
 	if t.ShareProcessNamespace {
 		additions.ShareProcessNamespace = !ptr.Deref(pod.Spec.ShareProcessNamespace, false)
 	}
-	record := v1alpha1.InjectionRecord{Revision: r.Hash}
+	record := v1alpha1.InjectionRecord{Revision: r.Hash, Overrides: overrides}
 	for _, c := range t.InitContainers {
 		record.InitContainers = append(record.InitContainers, c.Name)
 		container, problems := app.serve(&c.Container, &c.FromApp)

@@ -27,6 +27,8 @@ type golden struct {
 	Policies []struct {
 		Name     string                   `json:"name"`
 		Template v1alpha1.SidecarTemplate `json:"template"`
+		// Overrides are what the pod may override.
+		Overrides []v1alpha1.AllowedOverride `json:"overrides"`
 	} `json:"policies"`
 }
 
@@ -67,7 +69,7 @@ func renderGolden(t *testing.T, input string) []byte {
 	}
 	for _, policy := range in.Policies {
 		r := revision.Next(nil, policy.Template)
-		additions, conflicts := inject.Render(&in.Pod, policy.Name, &r)
+		additions, conflicts := inject.Render(&in.Pod, policy.Name, &r, policy.Overrides...)
 		if len(conflicts) > 0 {
 			t.Fatalf("policy %s: %s", policy.Name, inject.Explain(conflicts))
 		}

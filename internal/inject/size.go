@@ -7,6 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/sizing"
 )
 
@@ -18,15 +19,7 @@ func (a app) size(c *corev1.Container, from *v1alpha1.AppResources) []Conflict {
 	}
 	sum := sizing.Sum(containers)
 	conflicts := compute(&c.Resources.Requests, "request", c.Name, from.Requests, sum)
-	conflicts = append(conflicts, compute(&c.Resources.Limits, "limit", c.Name, from.Limits, sum)...)
-	for _, name := range slices.Sorted(maps.Keys(from.Limits)) {
-		request, limit := c.Resources.Requests[name], c.Resources.Limits[name]
-		if !limit.IsZero() && request.Cmp(limit) > 0 {
-			conflicts = append(conflicts, conflict(v1alpha1.ReasonResourcesConflict,
-				"%q would request %s of %s, more than its limit of %s", c.Name, request.String(), name, limit.String()))
-		}
-	}
-	return conflicts
+	return append(conflicts, compute(&c.Resources.Limits, "limit", c.Name, from.Limits, sum)...)
 }
 
 // compute adds what the expressions give for the app to a list of resources; 0 is left out.
@@ -43,6 +36,21 @@ func compute(list *corev1.ResourceList, what, container string, expressions map[
 				*list = corev1.ResourceList{}
 			}
 			(*list)[name] = quantity
+		}
+	}
+	return conflicts
+}
+
+// checkResources finds what was computed, or overridden, so that the API server would refuse it.
+func checkResources(_ *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+	var conflicts []Conflict
+	for _, c := range a.added() {
+		for _, name := range slices.Sorted(maps.Keys(c.Resources.Limits)) {
+			request, limit := c.Resources.Requests[name], c.Resources.Limits[name]
+			if request.Cmp(limit) > 0 {
+				conflicts = append(conflicts, conflict(v1alpha1.ReasonResourcesConflict,
+					"%q would request %s of %s, more than its limit of %s", c.Name, request.String(), name, limit.String()))
+			}
 		}
 	}
 	return conflicts

@@ -96,9 +96,10 @@ func (b *PodBuilder) Volume(name string) *PodBuilder {
 	return b
 }
 
-// Injected plugs a policy's sidecars in, and lets them run. It panics where they clash with the pod.
-func (b *PodBuilder) Injected(policy string, r *revision.Revision) *PodBuilder {
-	additions, conflicts := inject.Render(b.pod, policy, r)
+// Injected plugs a policy's sidecars in, with what the pod may override, and lets them run. It panics
+// where they clash with the pod.
+func (b *PodBuilder) Injected(policy string, r *revision.Revision, allowed ...v1alpha1.AllowedOverride) *PodBuilder {
+	additions, conflicts := inject.Render(b.pod, policy, r, allowed...)
 	if len(conflicts) > 0 {
 		panic(inject.Explain(conflicts))
 	}

@@ -252,6 +252,37 @@ var _ = Describe("A pod that the sidecars clash with", func() {
 		}).Should(Succeed())
 	})
 
+	It("gets the template unchanged where it overrides more than it may, and its owner is told", func() {
+		p := clash("override")
+		p.Spec.Containers = p.Spec.Containers[:1]
+		Expect(harness.Edit(ctx, c, "override", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Injection.Overrides = []v1alpha1.AllowedOverride{{Container: "override", Env: []string{"LEVEL"}}}
+		})).To(Succeed())
+		policy := waitReady("override")
+		key := v1alpha1.OverrideAnnotation("override")
+		allowed, refused := p.DeepCopy(), p.DeepCopy()
+		allowed.Name, allowed.Annotations = "allowed", map[string]string{key: `{"override": {"env": {"LEVEL": "debug"}}}`}
+		Eventually(func() []corev1.EnvVar { // the operator may see the rule a little later than the policy is Ready
+			try := allowed.DeepCopy()
+			Expect(c.Create(ctx, try, client.DryRunAll)).To(Succeed())
+			return try.Spec.InitContainers[0].Env
+		}).Should(ConsistOf(corev1.EnvVar{Name: "LEVEL", Value: "debug"}))
+		warnings.take()
+
+		refused.Annotations = map[string]string{key: `{"override": {"env": {"LEVEL": "debug", "OTHER": "x"}}}`}
+		Expect(checkInjected(create(refused), policy)).To(Succeed())
+		Expect(refused.Spec.InitContainers[0].Env).To(BeEmpty())
+		Expect(warnings.take()).To(ConsistOf(HavePrefix("SidecarPolicy override: created without the override of its template: annotation " + key)))
+		Eventually(func() error {
+			for _, e := range eventsOf("override") {
+				if e.Reason == string(v1alpha1.ReasonOverrideIgnored) && strings.HasPrefix(e.Regarding.Name, "web") {
+					return nil
+				}
+			}
+			return fmt.Errorf("no event OverrideIgnored about the owner; there are %v", eventsOf("override"))
+		}).Should(Succeed())
+	})
+
 	It("is warned of in a dry run too, which leaves no event", func() {
 		p := clash("dry-run")
 		Expect(c.Create(ctx, p.DeepCopy(), client.DryRunAll)).To(Succeed())

@@ -62,7 +62,7 @@ func dryRun(pod *corev1.Pod) (*corev1.Pod, error) {
 
 // A case that fails is printed with its seed: -run TestInjected... -rapid.seed=... repeats it.
 func TestInjectedPodsAreTaken(t *testing.T) {
-	injected, conflicting := 0, map[v1alpha1.Reason]int{}
+	injected, ignored, conflicting := 0, 0, map[v1alpha1.Reason]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		template := templates().Draw(t, "template")
 		pod := pods().Draw(t, "pod")
@@ -79,12 +79,15 @@ func TestInjectedPodsAreTaken(t *testing.T) {
 			before = asSent(bare)
 		}
 		r := revision.Next(nil, template)
-		additions, conflicts := inject.Render(before, policyName, &r)
+		additions, conflicts := inject.Render(before, policyName, &r, overridable...)
 		if len(conflicts) > 0 {
 			conflicting[conflicts[0].Reason]++
 			return
 		}
 		injected++
+		if len(additions.Ignored) > 0 {
+			ignored++
+		}
 		after := before.DeepCopy()
 		additions.Apply(after)
 		checkOnlyAdded(t, before, after, &template)
@@ -93,9 +96,9 @@ func TestInjectedPodsAreTaken(t *testing.T) {
 			t.Fatalf("the API server takes the pod, and refuses it with the sidecars: %v\nbefore:\n%s\nafter:\n%s", err, dump(before), dump(after))
 		}
 	})
-	t.Logf("%d pods were injected; these clashed: %v", injected, conflicting)
-	if injected < 50 || len(conflicting) < 5 {
-		t.Errorf("%d pods were injected, %v clashed: that proves little", injected, conflicting)
+	t.Logf("%d pods were injected, %d of them without their overrides; these clashed: %v", injected, ignored, conflicting)
+	if injected < 50 || ignored < 5 || len(conflicting) < 5 {
+		t.Errorf("%d pods were injected, %d of them without their overrides, %v clashed: that proves little", injected, ignored, conflicting)
 	}
 }
 

@@ -101,6 +101,12 @@ func container(t *rapid.T, name string, volumes []string) corev1.Container {
 	return container
 }
 
+// overridable is what the pods may override.
+var overridable = []v1alpha1.AllowedOverride{
+	{Container: "agent", Env: []string{"A", "K"}, Resources: []corev1.ResourceName{corev1.ResourceCPU}},
+	{Container: "proxy", Env: []string{"B"}},
+}
+
 func fromApp(t *rapid.T) v1alpha1.FromApp {
 	var from v1alpha1.FromApp
 	if rapid.Bool().Draw(t, "shareVolumeMounts") {
@@ -167,6 +173,14 @@ func pods() *rapid.Generator[*corev1.Pod] {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "random", Labels: map[string]string{}}}
 		if label := maybe(oneOf("on", "off")).Draw(t, "label"); label != nil {
 			pod.Labels["logs"] = *label
+		}
+		if override := maybe(oneOf(
+			`{"agent": {"env": {"A": "y", "K": "z"}}}`,
+			`{"agent": {"resources": {"requests": {"cpu": "200m"}}}}`,
+			`{"agent": {"resources": {"requests": {"cpu": "200m"}, "limits": {"cpu": "1"}}}, "proxy": {"env": {"B": "y"}}}`,
+			`{"agent": {"resources": {"limits": {"memory": "1Gi"}}}}`,
+		)).Draw(t, "override"); override != nil {
+			pod.Annotations = map[string]string{v1alpha1.OverrideAnnotation(policyName): *override}
 		}
 		spec := &pod.Spec
 		containers := func(t *rapid.T, name string) corev1.Container {
