@@ -60,8 +60,8 @@ const (
 	HashVersionLabel = "fleet.sidecar.dev/hash-version"
 
 	// InjectLabel on a pod or a namespace is written by its owner. The value "false" keeps the sidecars of all policies
-	// out; "true" asks for those of policies whose selector has the mode OptIn. Where pod and
-	// namespace differ, "false" counts. Another value says nothing.
+	// out, except of those whose selector has the mode Mandatory; "true" asks for those of policies of the mode
+	// OptIn. Where pod and namespace differ, "false" counts. Another value says nothing.
 	InjectLabel = "fleet.sidecar.dev/inject"
 
 	// ExemptUntilAnnotation on a namespace, a workload or a bare pod keeps roll-outs away

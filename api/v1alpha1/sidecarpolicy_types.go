@@ -38,7 +38,7 @@ type SidecarPolicySpec struct {
 // PodSelection selects pods by their labels and by the labels of their namespace.
 // A pod must match both; one that is left out matches everything. The label
 // fleet.sidecar.dev/inject with the value "false", on a pod or on its namespace, keeps the pod
-// out, whatever else is written.
+// out, except where the mode is Mandatory.
 // +kubebuilder:validation:XValidation:rule="(has(self.mode) && self.mode == 'OptIn') || (has(self.namespaceSelector) && ((has(self.namespaceSelector.matchLabels) && size(self.namespaceSelector.matchLabels) > 0) || (has(self.namespaceSelector.matchExpressions) && size(self.namespaceSelector.matchExpressions) > 0))) || (has(self.podSelector) && ((has(self.podSelector.matchLabels) && size(self.podSelector.matchLabels) > 0) || (has(self.podSelector.matchExpressions) && size(self.podSelector.matchExpressions) > 0)))",message="an empty selector would select every pod of the cluster: write a namespaceSelector or a podSelector, or mode: OptIn; to select every pod on purpose write namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: Exists}]}"
 type PodSelection struct {
 	// namespaceSelector selects by the labels of the pod's namespace.
@@ -49,22 +49,25 @@ type PodSelection struct {
 	// +optional
 	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
 
-	// mode is OptOut (default), which selects all these pods, or OptIn, which selects those of them
-	// alone that have the label fleet.sidecar.dev/inject with the value "true", or whose namespace has it.
+	// mode is OptOut (default), which selects all these pods but those whose owners say "false" by the label
+	// fleet.sidecar.dev/inject; OptIn, which selects those of them alone that have the label with
+	// the value "true", or whose namespace has it; or Mandatory, which asks no owner.
 	// +kubebuilder:default=OptOut
 	// +optional
 	Mode SelectionMode `json:"mode,omitempty"`
 }
 
-// SelectionMode says what becomes of pods whose owners say nothing by the label fleet.sidecar.dev/inject.
-// +kubebuilder:validation:Enum=OptOut;OptIn
+// SelectionMode says what owners have to say by the label fleet.sidecar.dev/inject.
+// +kubebuilder:validation:Enum=OptOut;OptIn;Mandatory
 type SelectionMode string
 
 const (
-	// SelectOptOut selects them.
+	// SelectOptOut selects pods whose owners don't refuse.
 	SelectOptOut SelectionMode = "OptOut"
-	// SelectOptIn does not.
+	// SelectOptIn selects pods whose owners agree.
 	SelectOptIn SelectionMode = "OptIn"
+	// SelectMandatory selects pods whatever their owners say: for sidecars that security rests on.
+	SelectMandatory SelectionMode = "Mandatory"
 )
 
 // SidecarTemplate is the part of a policy that ends up in pods. Each distinct

@@ -29,14 +29,17 @@ type Pair struct{ Namespaces, Pods *metav1.LabelSelector }
 
 // Pairs are what a policy selects: the pods that match one of them. No pod matches two, so that
 // admission is asked once. None of them has kube-system, the operator's own namespace and pods,
-// the pods that it makes to prefetch images, and those whose owner has opted out.
+// the pods that it makes to prefetch images, and those whose owner has opted out where owners may.
 func Pairs(selection *v1alpha1.PodSelection, operatorNamespace string) []Pair {
 	namespaces := with(selection.NamespaceSelector,
 		notIn(corev1.LabelMetadataName, metav1.NamespaceSystem, operatorNamespace))
 	pods := with(selection.PodSelector,
 		notIn(nameLabel, OperatorName),
 		metav1.LabelSelectorRequirement{Key: v1alpha1.PrefetchLabel, Operator: metav1.LabelSelectorOpDoesNotExist})
-	if selection.Mode == v1alpha1.SelectOptIn {
+	switch selection.Mode {
+	case v1alpha1.SelectMandatory:
+		return []Pair{{namespaces, pods}}
+	case v1alpha1.SelectOptIn:
 		return []Pair{
 			{with(namespaces, in(v1alpha1.InjectLabel, optedIn)), with(pods, notIn(v1alpha1.InjectLabel, optedOut))},
 			{with(namespaces, notIn(v1alpha1.InjectLabel, optedIn, optedOut)), with(pods, in(v1alpha1.InjectLabel, optedIn))},

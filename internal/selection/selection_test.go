@@ -64,9 +64,10 @@ func selects(s selection.Selector, namespace, pod labels.Set) bool {
 func TestOwnersOptOutAndIn(t *testing.T) {
 	values := []string{"-", "true", "false", "maybe"} // "-" is without the label
 	for mode, want := range map[v1alpha1.SelectionMode]map[string]string{
-		"":                    {"-": "yes yes no yes", "true": "yes yes no yes", "false": "no no no no", "maybe": "yes yes no yes"},
-		v1alpha1.SelectOptOut: {"-": "yes yes no yes", "true": "yes yes no yes", "false": "no no no no", "maybe": "yes yes no yes"},
-		v1alpha1.SelectOptIn:  {"-": "no yes no no", "true": "yes yes no yes", "false": "no no no no", "maybe": "no yes no no"},
+		"":                       {"-": "yes yes no yes", "true": "yes yes no yes", "false": "no no no no", "maybe": "yes yes no yes"},
+		v1alpha1.SelectOptOut:    {"-": "yes yes no yes", "true": "yes yes no yes", "false": "no no no no", "maybe": "yes yes no yes"},
+		v1alpha1.SelectOptIn:     {"-": "no yes no no", "true": "yes yes no yes", "false": "no no no no", "maybe": "no yes no no"},
+		v1alpha1.SelectMandatory: {"-": "yes yes yes yes", "true": "yes yes yes yes", "false": "yes yes yes yes", "maybe": "yes yes yes yes"},
 	} {
 		policy := &v1alpha1.PodSelection{Mode: mode, NamespaceSelector: matching("logs", "on"), PodSelector: matching("tier", "web")}
 		s, err := selection.New(policy, "sidecars")
@@ -124,7 +125,7 @@ func TestPairsAreWhatIsSelectedOnce(t *testing.T) {
 	asked := 0
 	rapid.Check(t, func(t *rapid.T) {
 		policy := &v1alpha1.PodSelection{NamespaceSelector: selector.Draw(t, "namespaceSelector"), PodSelector: selector.Draw(t, "podSelector"),
-			Mode: rapid.SampledFrom([]v1alpha1.SelectionMode{v1alpha1.SelectOptOut, v1alpha1.SelectOptIn}).Draw(t, "mode")}
+			Mode: rapid.SampledFrom([]v1alpha1.SelectionMode{v1alpha1.SelectOptOut, v1alpha1.SelectOptIn, v1alpha1.SelectMandatory}).Draw(t, "mode")}
 		namespace, pod := labels.Set(set.Draw(t, "namespace")), labels.Set(set.Draw(t, "pod"))
 		calls := 0
 		for _, pair := range selection.Pairs(policy, "sidecars") {

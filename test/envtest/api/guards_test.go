@@ -150,6 +150,10 @@ var _ = Describe("The admission policies beside the operator", Ordered, func() {
 		refused(func(t *v1alpha1.SidecarTemplate) {
 			t.Sidecars[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}}
 		}, "opens a port of the node")
+		refused(func(t *v1alpha1.SidecarTemplate) {
+			t.InitContainers = []v1alpha1.InitContainer{{Container: corev1.Container{Name: "rules", Image: "registry.example/team/rules:v1",
+				SecurityContext: &corev1.SecurityContext{Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"NET_ADMIN"}}}}}}
+		}, "container rules adds capabilities that are not allowed here: add none")
 		allowed(nothing)
 		allowed(secured(corev1.SecurityContext{Privileged: ptr.To(false), AllowPrivilegeEscalation: ptr.To(false)}))
 

@@ -69,7 +69,7 @@ var _ = DescribeTable("refuses, and says what to write instead:",
 	Entry("empty selectors in it", set("spec.selector", "{podSelector: {}, namespaceSelector: {matchLabels: {}}}"),
 		"to select every pod on purpose write namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: Exists}]}"),
 
-	Entry("an unknown mode of selection", set("spec.selector", "{podSelector: {matchLabels: {a: b}}, mode: Ask}"), `Unsupported value: "Ask": supported values: "OptOut", "OptIn"`),
+	Entry("an unknown mode of selection", set("spec.selector", "{podSelector: {matchLabels: {a: b}}, mode: Ask}"), `Unsupported value: "Ask": supported values: "OptOut", "OptIn", "Mandatory"`),
 	Entry("an empty selector that says the default", set("spec.selector", "{mode: OptOut}"), "an empty selector would select every pod of the cluster"),
 
 	Entry("no template", without("spec.template"), "spec.template: Required value"),
