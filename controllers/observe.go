@@ -17,6 +17,7 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/podsecurity"
 	"github.com/sidecar-dev/sidecar-operator/internal/resources"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
@@ -106,8 +107,10 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	resolver := workload.NewResolver(r.Client)
 	refusals := r.refusals.of(p.policy.Name)
 	members := make([]fleet.Member, 0, ptr.Deref(p.policy.Status.Pods, v1alpha1.PodCounts{}).Selected) // as many as last time
+	security := podsecurity.Templates{Policy: p.policy.Name, Revision: p.aim.Target}
 	for i := range namespaces {
 		namespace := &namespaces[i]
+		forbidden := security.Check(namespace.Labels)
 		pods, err := r.selected(ctx, namespace.Name, selector.In(namespace.Labels))
 		if err != nil {
 			return nil, err
@@ -118,7 +121,7 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 				return nil, err
 			}
 			member := fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner), Top: info.Owner, Owner: ownerOf(pod, &info),
-				NamespaceLabels: namespace.Labels, Node: nodes[pod.Spec.NodeName], Refusal: refusals.fresh(pod)}
+				NamespaceLabels: namespace.Labels, Forbidden: forbidden, Node: nodes[pod.Spec.NodeName], Refusal: refusals.fresh(pod)}
 			if leaving(pod) {
 				p.leaving = append(p.leaving, member)
 				continue

@@ -155,6 +155,8 @@ const (
 	// ReasonResourcesConflict: the resources of a sidecar can't be computed from those of the app, or
 	// it would request more than its limit.
 	ReasonResourcesConflict Reason = "ResourcesConflict"
+	// ReasonPodSecurityConflict: the sidecars break the Pod Security Standard that the namespace enforces.
+	ReasonPodSecurityConflict Reason = "PodSecurityConflict"
 	// ReasonNoRevision: the policy has no accepted revision yet.
 	ReasonNoRevision Reason = "NoRevision"
 	// ReasonMirrorPod: the pod stands for a static pod, which the API server can't change.

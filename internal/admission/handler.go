@@ -21,6 +21,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
+	"github.com/sidecar-dev/sidecar-operator/internal/podsecurity"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
@@ -81,11 +82,15 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, r
 	if !selection.Injectable(pod) {
 		return skip(policy.Name, v1alpha1.ReasonMirrorPod, "a mirror pod can't be changed"), nil
 	}
-	r, err := i.revision(ctx, policy, pod, req.Namespace)
+	namespace := &corev1.Namespace{}
+	if err := i.Reader.Get(ctx, client.ObjectKey{Name: req.Namespace}, namespace); err != nil {
+		return admission.Response{}, fmt.Errorf("reading namespace %s: %w", req.Namespace, err)
+	}
+	r, err := i.revision(ctx, policy, pod, namespace.Labels)
 	if err != nil {
 		return admission.Response{}, err
 	}
-	additions, conflicts := inject.Render(pod, policy.Name, r, policy.Spec.Injection.Overrides...)
+	additions, conflicts := render(pod, policy, r, namespace.Labels)
 	if len(conflicts) > 0 {
 		i.report(ctx, policy, pod, req, v1alpha1.ReasonInjectionSkipped, withoutSidecars+inject.Explain(conflicts))
 		return skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts)), nil
@@ -117,12 +122,23 @@ const (
 
 func warning(policy, message string) string { return "SidecarPolicy " + policy + ": " + message }
 
-func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, namespace string) (*revision.Revision, error) {
-	home := &corev1.Namespace{}
-	if err := i.Reader.Get(ctx, client.ObjectKey{Name: namespace}, home); err != nil {
-		return nil, fmt.Errorf("reading namespace %s: %w", namespace, err)
+// render says what the pod gets, or why it is left as it is: for its own sake, or because its namespace would
+// not take it with the sidecars.
+func render(pod *corev1.Pod, policy *v1alpha1.SidecarPolicy, r *revision.Revision, namespace map[string]string) (inject.Additions, []inject.Conflict) {
+	additions, conflicts := inject.Render(pod, policy.Name, r, policy.Spec.Injection.Overrides...)
+	if len(conflicts) > 0 {
+		return additions, conflicts
 	}
-	place := rollout.Place{Labels: pod.Labels, NamespaceLabels: home.Labels}
+	after := pod.DeepCopy()
+	additions.Apply(after)
+	if broken := podsecurity.Check(namespace, pod, after); broken != nil {
+		return inject.Additions{}, []inject.Conflict{*broken}
+	}
+	return additions, nil
+}
+
+func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, namespace map[string]string) (*revision.Revision, error) {
+	place := rollout.Place{Labels: pod.Labels, NamespaceLabels: namespace}
 	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
 		place.Owner = string(owner.UID)
 	}

@@ -34,6 +34,8 @@ type Member struct {
 	Top *metav1.OwnerReference
 	// NamespaceLabels are those of the pod's namespace.
 	NamespaceLabels map[string]string
+	// Forbidden is what the namespace does not allow of the target in any pod; nil where there is no such thing.
+	Forbidden *inject.Conflict
 	// Owner is what replaces the pod when it goes.
 	Owner Owner
 	// Node is where the pod runs.
@@ -211,6 +213,9 @@ func judgeMember(member *Member, view *View, stale staleness, sizes sizes) PodSt
 		state.judgeSidecars(injected, view, stale, sizes)
 	} else {
 		_, state.Conflicts = inject.Render(pod, view.Policy, view.Target)
+		if member.Forbidden != nil {
+			state.Conflicts = append(state.Conflicts, *member.Forbidden)
+		}
 	}
 	return state
 }

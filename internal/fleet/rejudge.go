@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/utils/ptr"
 
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 )
@@ -65,11 +66,11 @@ func (v *View) alike(o *View) bool {
 		equality.Semantic.DeepEqual(v.Health, o.Health)
 }
 
-// standsFor says whether the member is still what was found: it is the same pod, as its owner and its
+// standsFor says whether the member is still what was found: it is the same pod, as its owner, its namespace and its
 // node are, and no moment was named at which time alone changes it.
 func (p *PodState) standsFor(m *Member) bool {
 	same := p.Pod.UID == m.Pod.UID && p.Pod.ResourceVersion == m.Pod.ResourceVersion &&
-		p.Owner.Settled == m.Owner.Settled && p.Node.alike(&m.Node)
+		p.Owner.Settled == m.Owner.Settled && p.Node.alike(&m.Node) && ptr.Equal(p.Forbidden, m.Forbidden)
 	return same && p.Recheck.IsZero() && p.Verdict.Recheck.IsZero()
 }
 

@@ -208,6 +208,7 @@ var severity = map[v1alpha1.Reason]int{
 	v1alpha1.ReasonMetadataConflict:      2,
 	v1alpha1.ReasonPodResourcesConflict:  2,
 	v1alpha1.ReasonPodSettingsConflict:   2,
+	v1alpha1.ReasonPodSecurityConflict:   2,
 
 	v1alpha1.ReasonDrifted: 3,
 	v1alpha1.ReasonStale:   4,

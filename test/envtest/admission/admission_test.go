@@ -13,6 +13,7 @@ import (
 	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -104,6 +105,22 @@ var _ = Describe("A pod that a policy selects", func() {
 		Expect(p.Spec.Containers[0].Env).To(ConsistOf(corev1.EnvVar{Name: "A", Value: "1"}, corev1.EnvVar{Name: "B", Value: "2"}))
 		Expect(p.Spec.Containers[1].Env).To(BeEmpty(), "a policy's sidecar is not the app's")
 		Expect(warnings.take()).To(BeEmpty())
+	})
+
+	It("is left as it is where its namespace would not take it with the sidecars", func() {
+		createNamespace("secured", map[string]string{"pod-security.kubernetes.io/enforce": "baseline"})
+		createPolicy("secured", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Sidecars[0].SecurityContext = &corev1.SecurityContext{Privileged: ptr.To(true)}
+		})
+		waitReady("secured")
+		p := create(pod("secured", "web"))
+		Expect(names(p.Spec.InitContainers)).To(BeEmpty())
+		Expect(p.Labels).NotTo(HaveKey(v1alpha1.RevisionLabel("secured")))
+		Expect(warnings.take()).To(ContainElement(And(ContainSubstring("created without its sidecars"),
+			ContainSubstring(`break the Pod Security Standard "baseline:latest"`), ContainSubstring("privileged"))))
+		Eventually(func() *v1alpha1.SidecarPolicyStatus { return &waitReady("secured").Status }).Should(And(
+			HaveField("Pods", HaveValue(HaveField("Conflicting", BeEquivalentTo(1)))),
+			HaveField("Unhealthy", ConsistOf(HaveField("Reason", v1alpha1.ReasonPodSecurityConflict)))))
 	})
 })
 
