@@ -43,7 +43,6 @@ var checks = []check{
 	checkEnv,
 	checkPorts,
 	checkMetadata,
-	checkResources,
 	checkPodResources,
 	checkHostPorts,
 	checkDevices,

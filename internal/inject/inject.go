@@ -118,6 +118,14 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[s
 	t := &r.Template
 	app := appOf(pod)
 	var conflicts []Conflict
+	serve := func(template *corev1.Container, from *v1alpha1.FromApp) corev1.Container {
+		c, problems := app.serve(template, from)
+		if _, own := overrides[c.Name]; own || from.ResourcesFromApp != nil {
+			problems = append(problems, overLimit(&c)...)
+		}
+		conflicts = append(conflicts, problems...)
+		return c
+	}
 	additions := Additions{
 		Labels:           maps.Clone(t.Metadata.Labels),
 		Annotations:      maps.Clone(t.Metadata.Annotations),
@@ -131,14 +139,11 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[s
 	record := v1alpha1.InjectionRecord{Revision: r.Hash, Overrides: overrides}
 	for _, c := range t.InitContainers {
 		record.InitContainers = append(record.InitContainers, c.Name)
-		container, problems := app.serve(&c.Container, &c.FromApp)
-		conflicts = append(conflicts, problems...)
-		additions.addInit(container, c.Order)
+		additions.addInit(serve(&c.Container, &c.FromApp), c.Order)
 	}
 	for _, sidecar := range t.Sidecars {
 		record.Sidecars = append(record.Sidecars, sidecar.Name)
-		container, problems := app.serve(&sidecar.Container, &sidecar.FromApp)
-		conflicts = append(conflicts, problems...)
+		container := serve(&sidecar.Container, &sidecar.FromApp)
 		if sidecar.Mode == v1alpha1.ModeContainer {
 			additions.Containers = append(additions.Containers, container)
 			continue

@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
-	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/sizing"
 )
 
@@ -41,16 +40,15 @@ func compute(list *corev1.ResourceList, what, container string, expressions map[
 	return conflicts
 }
 
-// checkResources finds what was computed, or overridden, so that the API server would refuse it.
-func checkResources(_ *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+// overLimit finds what was computed, or overridden, so that the API server would refuse it. What the
+// template itself says is refused when the policy is applied.
+func overLimit(c *corev1.Container) []Conflict {
 	var conflicts []Conflict
-	for _, c := range a.added() {
-		for _, name := range slices.Sorted(maps.Keys(c.Resources.Limits)) {
-			request, limit := c.Resources.Requests[name], c.Resources.Limits[name]
-			if request.Cmp(limit) > 0 {
-				conflicts = append(conflicts, conflict(v1alpha1.ReasonResourcesConflict,
-					"%q would request %s of %s, more than its limit of %s", c.Name, request.String(), name, limit.String()))
-			}
+	for _, name := range slices.Sorted(maps.Keys(c.Resources.Limits)) {
+		request, limit := c.Resources.Requests[name], c.Resources.Limits[name]
+		if request.Cmp(limit) > 0 {
+			conflicts = append(conflicts, conflict(v1alpha1.ReasonResourcesConflict,
+				"%q would request %s of %s, more than its limit of %s", c.Name, request.String(), name, limit.String()))
 		}
 	}
 	return conflicts
