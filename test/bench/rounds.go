@@ -1,90 +1,132 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
+	"slices"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/test/harness"
 )
 
-type operatorFigures struct {
-	took    time.Duration
-	writes  float64
-	cpu     time.Duration
-	peakMiB float64
+// round is one roll-out by the operator.
+type round struct {
+	took   time.Duration
+	writes writes
+	cpu    time.Duration
+}
+
+// compare rolls out with and without the operator in turn, and prints what each took.
+func (b *bench) compare(ctx context.Context, pods, rounds int) error {
+	if err := b.fill(ctx, pods); err != nil {
+		return err
+	}
+	fmt.Printf("%d simulated pods in %d Deployments, budgets 100%%, one step, %d workers\n\n", b.fleet.Pods(), b.fleet.Deployments, b.workers)
+	fmt.Println("round  operator pods/s  bare pods/s  ratio  PATCHes/pod  dry runs  other writes  manager CPU s/1,000 pods")
+	var ratios []float64
+	for i := range rounds {
+		operator, bare, err := b.both(ctx, i%2 == 0)
+		if err != nil {
+			return err
+		}
+		n := float64(b.fleet.Pods())
+		ratios = append(ratios, bare.Seconds()/operator.took.Seconds())
+		fmt.Printf("%5d  %15.0f  %11.0f  %5.2f  %11.4f  %8.0f  %12.0f  %24.2f\n", i+1, n/operator.took.Seconds(), n/bare.Seconds(), ratios[i],
+			operator.writes.upgrades/n, operator.writes.tries, operator.writes.others, 1000*operator.cpu.Seconds()/n)
+	}
+	idle, err := b.idlePass(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.stopManager(); err != nil {
+		return err
+	}
+	slices.Sort(ratios)
+	fmt.Printf("\nratio %.2f to %.2f, median %.2f; a pass in which nothing changed %.1f ms CPU; the managers' peak %.0f MiB\n",
+		ratios[0], ratios[rounds-1], ratios[rounds/2], idle.Seconds()*1000, b.peakMiB)
+	return b.startManager(ctx)
+}
+
+// both does one roll-out of each kind. Who is first changes from round to round.
+func (b *bench) both(ctx context.Context, operatorFirst bool) (operator round, bare time.Duration, err error) {
+	if operatorFirst {
+		if operator, err = b.operatorRound(ctx); err != nil {
+			return
+		}
+		bare, err = b.bareRound(ctx)
+		return
+	}
+	if bare, err = b.bareRound(ctx); err != nil {
+		return
+	}
+	operator, err = b.operatorRound(ctx)
+	return
 }
 
 // operatorRound changes the policy's image and waits until the last pod is ready on it.
-func (b *bench) operatorRound(ctx context.Context, version int) (operatorFigures, error) {
-	var f operatorFigures
-	writes, err := b.podPatches(ctx)
+func (b *bench) operatorRound(ctx context.Context) (round, error) {
+	var r round
+	b.version++
+	before, err := b.writes(ctx)
 	if err != nil {
-		return f, err
+		return r, err
 	}
-	cpu, _, err := usage(b.manager.PID())
+	used, err := usageOf(b.manager.PID())
 	if err != nil {
-		return f, err
+		return r, err
 	}
-	f.took, err = b.timed(ctx, version, func() error {
-		return harness.SetImage(ctx, b.client, name, name, image(version))
+	r.took, err = b.timed(ctx, func() error {
+		return harness.SetImage(ctx, b.client, name, name, image(b.version))
 	})
 	if err != nil {
-		return f, err
+		return r, err
 	}
-	if _, err := harness.WaitReady(ctx, b.client, name, patience); err != nil {
-		return f, err
+	if err := b.awaitQuiet(ctx); err != nil {
+		return r, err
 	}
-	after, err := b.podPatches(ctx)
+	after, err := b.writes(ctx)
 	if err != nil {
-		return f, err
+		return r, err
 	}
-	f.writes = after - writes
-	cpuAfter, peak, err := usage(b.manager.PID())
-	f.cpu, f.peakMiB = cpuAfter-cpu, peak
-	return f, err
+	r.writes = after.since(before)
+	usedAfter, err := usageOf(b.manager.PID())
+	r.cpu = usedAfter.cpu - used.cpu
+	return r, err
 }
 
 // bareRound sends the same PATCHes with no manager there, and lets a new one find the
 // fleet as it is afterwards.
-func (b *bench) bareRound(ctx context.Context, version int) (time.Duration, error) {
-	b.manager.Stop()
+func (b *bench) bareRound(ctx context.Context) (time.Duration, error) {
+	b.version++
+	if err := b.stopManager(); err != nil {
+		return 0, err
+	}
 	pods := &corev1.PodList{}
 	if err := b.client.List(ctx, pods, client.InNamespace(name)); err != nil {
 		return 0, err
 	}
-	took, err := b.timed(ctx, version, func() error { return b.patchAll(ctx, pods.Items, version) })
+	took, err := b.timed(ctx, func() error { return b.patchAll(ctx, pods.Items) })
 	if err != nil {
 		return 0, err
 	}
-	if err := harness.SetImage(ctx, b.client, name, name, image(version)); err != nil {
+	if err := harness.SetImage(ctx, b.client, name, name, image(b.version)); err != nil {
 		return 0, err
 	}
 	if err := b.startManager(ctx); err != nil {
 		return 0, err
 	}
-	_, err = harness.WaitReady(ctx, b.client, name, patience)
-	return took, err
+	return took, b.awaitQuiet(ctx)
 }
 
-func (b *bench) patchAll(ctx context.Context, pods []corev1.Pod, version int) error {
+// patchAll sends PATCHes of the same parts as the operator's: an image, a label and an annotation, though a shorter one.
+func (b *bench) patchAll(ctx context.Context, pods []corev1.Pod) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(b.workers)
 	for i := range pods {
@@ -92,7 +134,7 @@ func (b *bench) patchAll(ctx context.Context, pods []corev1.Pod, version int) er
 		group.Go(func() error {
 			patch := fmt.Appendf(nil, `[{"op":"replace","path":"/spec/initContainers/0/image","value":%q},`+
 				`{"op":"add","path":"/metadata/labels/revision.fleet.sidecar.dev~1bench","value":"bare"},`+
-				`{"op":"add","path":"/metadata/annotations/bare","value":"%d"}]`, image(version), version)
+				`{"op":"add","path":"/metadata/annotations/bare","value":"%d"}]`, image(b.version), b.version)
 			target := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}}
 			return b.client.Patch(ctx, target, client.RawPatch(types.JSONPatchType, patch))
 		})
@@ -101,7 +143,7 @@ func (b *bench) patchAll(ctx context.Context, pods []corev1.Pod, version int) er
 }
 
 // timed runs the change and returns the time until every pod is ready on the version.
-func (b *bench) timed(ctx context.Context, version int, change func() error) (time.Duration, error) {
+func (b *bench) timed(ctx context.Context, change func() error) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	_, w, err := harness.WatchPods(ctx, b.client, name)
@@ -112,24 +154,24 @@ func (b *bench) timed(ctx context.Context, version int, change func() error) (ti
 	started := time.Now()
 	failed := make(chan error, 1)
 	go func() { failed <- change() }()
-	if err := b.awaitAll(ctx, w, version); err != nil {
+	if err := b.awaitAll(ctx, w); err != nil {
 		return 0, err
 	}
 	return time.Since(started), <-failed
 }
 
-func (b *bench) awaitAll(ctx context.Context, w watch.Interface, version int) error {
+func (b *bench) awaitAll(ctx context.Context, w watch.Interface) error {
 	done := map[types.UID]bool{}
 	for len(done) < b.fleet.Pods() {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d pods run version %d: %w", len(done), b.fleet.Pods(), version, ctx.Err())
+			return fmt.Errorf("%d of %d pods run %s: %w", len(done), b.fleet.Pods(), image(b.version), ctx.Err())
 		case e := <-w.ResultChan():
 			pod, ok := e.Object.(*corev1.Pod)
 			if !ok {
 				return fmt.Errorf("the watch broke: %v", e.Object)
 			}
-			if runs(pod, image(version)) {
+			if runs(pod, image(b.version)) {
 				done[pod.UID] = true
 			}
 		}
@@ -142,73 +184,4 @@ func runs(pod *corev1.Pod, image string) bool {
 	return pod.Spec.InitContainers[0].Image == image && harness.Ready(pod) &&
 		len(pod.Status.InitContainerStatuses) == 1 && pod.Status.InitContainerStatuses[0].Image == image &&
 		pod.Status.ObservedGeneration >= pod.Generation
-}
-
-// podPatches counts the PATCHes of pods, not of their status, that the API server has answered.
-func (b *bench) podPatches(ctx context.Context) (float64, error) {
-	clientset, err := kubernetes.NewForConfig(b.cluster.Config())
-	if err != nil {
-		return 0, err
-	}
-	text, err := clientset.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
-	if err != nil {
-		return 0, err
-	}
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(text))
-	if err != nil {
-		return 0, err
-	}
-	sum := 0.0
-	for _, m := range families["apiserver_request_total"].GetMetric() {
-		if has(m, "resource", "pods") && has(m, "verb", "PATCH") && has(m, "subresource", "") && has(m, "group", "") {
-			sum += m.GetCounter().GetValue()
-		}
-	}
-	return sum, nil
-}
-
-func has(m *dto.Metric, label, value string) bool {
-	for _, l := range m.GetLabel() {
-		if l.GetName() == label {
-			return l.GetValue() == value
-		}
-	}
-	return value == ""
-}
-
-// usage is a process's CPU time and its peak memory in MiB.
-func usage(pid int) (time.Duration, float64, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, 0, err
-	}
-	// The fields after the command's closing parenthesis; utime and stime are the 14th and 15th of all.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	const ticksPerSecond = 100
-	var ticks int64
-	for _, field := range fields[11:13] {
-		n, err := strconv.ParseInt(field, 10, 64)
-		if err != nil {
-			return 0, 0, err
-		}
-		ticks += n
-	}
-	peak, err := peakMiB(pid)
-	return time.Duration(ticks) * time.Second / ticksPerSecond, peak, err
-}
-
-func peakMiB(pid int) (float64, error) {
-	file, err := os.Open(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = file.Close() }()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), "VmHWM:"); ok {
-			kib, err := strconv.ParseFloat(strings.Fields(value)[0], 64)
-			return kib / 1024, err
-		}
-	}
-	return 0, fmt.Errorf("no VmHWM of process %d", pid)
 }

@@ -89,7 +89,7 @@ func (f *Fleet) Create(ctx context.Context, c client.Client) error {
 		return err
 	}
 	for i := range f.Deployments {
-		if err := c.Create(ctx, f.deployment(fmt.Sprintf("app-%02d", i))); err != nil {
+		if err := c.Create(ctx, f.deployment(fmt.Sprintf("app-%02d", i))); client.IgnoreAlreadyExists(err) != nil {
 			return err
 		}
 	}

@@ -29,14 +29,17 @@ func BuildManager(ctx context.Context, dir string) (string, error) {
 // Manager is a manager process outside of the cluster.
 type Manager struct {
 	// Log is the file that it writes to.
-	Log     string
+	Log string
+	// MetricsURL is where it serves its metrics, to anybody on this machine.
+	MetricsURL string
+
 	command *exec.Cmd
 	done    chan struct{}
 }
 
 // StartManager starts a manager, with more arguments where there are any, and waits until it is ready.
 func StartManager(ctx context.Context, binary, kubeconfig, dir string, args ...string) (*Manager, error) {
-	ports, err := freePorts(2)
+	ports, err := freePorts(3)
 	if err != nil {
 		return nil, err
 	}
@@ -45,11 +48,12 @@ func StartManager(ctx context.Context, binary, kubeconfig, dir string, args ...s
 		return nil, err
 	}
 	defer func() { _ = log.Close() }() // the process has its own copy
-	m := &Manager{Log: log.Name(), done: make(chan struct{})}
+	metrics := "127.0.0.1:" + strconv.Itoa(ports[2])
+	m := &Manager{Log: log.Name(), MetricsURL: "http://" + metrics + "/metrics", done: make(chan struct{})}
 	m.command = exec.Command(binary, append(args,
 		"--webhook-host=127.0.0.1", "--webhook-bind-address=127.0.0.1", "--webhook-port="+strconv.Itoa(ports[0]),
 		"--health-probe-bind-address=127.0.0.1:"+strconv.Itoa(ports[1]),
-		"--metrics-bind-address=0", "--leader-elect=false", "--namespace=default")...)
+		"--metrics-bind-address="+metrics, "--metrics-secure=false", "--leader-elect=false", "--namespace=default")...)
 	m.command.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
 	m.command.Stdout, m.command.Stderr = log, log
 	m.command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
