@@ -31,7 +31,7 @@ import (
 // cache and never changed.
 func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	view := &fleet.View{Policy: p.policy.Name, Target: p.aim.Target, Revisions: p.revisions, Records: &r.records, Now: p.now,
-		RestartedAt: p.policy.Spec.Template.RestartedAt, Contents: p.contents, Watching: p.aim.Watching()}
+		Since: p.policy.CreationTimestamp.Time, RestartedAt: p.policy.Spec.Template.RestartedAt, Contents: p.contents, Watching: p.aim.Watching()}
 	var err error
 	if view.Health, err = r.healthOfAll(ctx); err != nil {
 		return err
@@ -52,6 +52,7 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	input.Leaving, input.Vacancies = p.countLeaving(), fleet.Vacancies(members, p.leaving)
 	input.Measurements = r.measurements.take(p.policy.Name)
 	input.NotAccepted = p.accepted.holds != yes
+	input.Injecting = p.injecting.holds == yes
 	input.Images = r.presence(ctx, p)
 	plan := rollout.Make(input)
 	p.plan = &plan

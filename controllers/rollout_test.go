@@ -373,8 +373,9 @@ var _ = Describe("Pods without the sidecars", func() {
 			HaveField("Conflicting", BeEquivalentTo(1)), HaveField("Injected", BeZero()))))
 		Expect(w.condition(v1alpha1.ConditionDegraded)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonConflict))
 		Expect(w.condition(v1alpha1.ConditionReady)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonComplete))
-		Expect(w.status().Unhealthy).To(HaveExactElements(And(
-			HaveField("Workload", "Pod/"+w.name+"/clash"), HaveField("Reason", v1alpha1.ReasonContainerNameConflict))))
+		Expect(w.status().Unhealthy).To(HaveExactElements(
+			And(HaveField("Workload", "Pod/"+w.name+"/clash"), HaveField("Reason", v1alpha1.ReasonContainerNameConflict)),
+			And(HaveField("Workload", "Pod/"+w.name+"/older"), HaveField("Reason", v1alpha1.ReasonMissing))))
 		w.setImage("app:v2")
 		w.settle()
 		Expect(w.patches()).To(BeEmpty(), "a container of the sidecar's name is the app's")

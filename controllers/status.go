@@ -39,6 +39,7 @@ func (r *SidecarPolicyReconciler) writeStatus(ctx context.Context, p *pass, fail
 		return fmt.Errorf("writing the status: %w", err)
 	}
 	r.announce(p.policy, &before, &after)
+	r.announceMissing(p, &before, &after)
 	return nil
 }
 
@@ -207,7 +208,11 @@ func degraded(p *pass) finding {
 		return finding{yes, v1alpha1.ReasonUpgradeFailed, fmt.Sprintf("%d pods are not healthy on the revision that they should have (see status.unhealthy)", c.Failed)}
 	case s.Refused > 0:
 		return finding{yes, v1alpha1.ReasonUpdateRefused, fmt.Sprintf("the API server refuses to update %d pods (see status.unhealthy); the others go on", s.Refused)}
-	case c.Conflicting > 0:
+	}
+	if trouble, found := missingTrouble(p); found {
+		return trouble
+	}
+	if c.Conflicting > 0 {
 		return finding{yes, v1alpha1.ReasonConflict, fmt.Sprintf("%d pods were left as they are, because the sidecars clash with their own parts (see status.unhealthy)", c.Conflicting)}
 	}
 	return finding{no, v1alpha1.ReasonHealthy, "nothing needs a person"}
@@ -231,8 +236,8 @@ func isReady(p *pass) finding {
 	if c.Exempt > 0 {
 		message += fmt.Sprintf("; %d are exempt by the annotation %s", c.Exempt, v1alpha1.ExemptUntilAnnotation)
 	}
-	if c.Missing > 0 {
-		message += fmt.Sprintf("; %d selected pods don't have the sidecars and get them when they are recreated", c.Missing)
+	if missing := missingMessage(p); missing != "" {
+		message += "; " + missing
 	}
 	return finding{yes, v1alpha1.ReasonComplete, message}
 }

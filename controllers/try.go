@@ -37,25 +37,40 @@ func (r *SidecarPolicyReconciler) try(ctx context.Context, p *pass, u *rollout.U
 	return r.resizePod(ctx, u, client.DryRunAll, client.DisableReadYourWritesConsistency)
 }
 
-// tryAnew tries a new pod of the owner's template with the target's sidecars. A quota that is used up
-// is none to worry about: the eviction makes room.
+// tryAnew tries a new pod of the owner's template with the target's sidecars.
 func (r *SidecarPolicyReconciler) tryAnew(ctx context.Context, p *pass, state *fleet.PodState) error {
-	template, err := r.templateOf(ctx, state.Pod)
-	if err != nil || template == nil {
+	pod, err := r.successor(ctx, state.Pod)
+	if err != nil || pod == nil {
 		return err
 	}
-	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
-	pod.GenerateName, pod.Namespace, pod.OwnerReferences = "template-check-", state.Pod.Namespace, state.Pod.OwnerReferences
 	additions, conflicts := inject.Render(pod, p.policy.Name, p.aim.Target, p.policy.Spec.Injection.Overrides...)
 	if len(conflicts) > 0 {
 		return apierrors.NewForbidden(corev1.Resource("pods"), state.Pod.Name, fmt.Errorf("the sidecars clash with the pod's own parts: %s", inject.Explain(conflicts)))
 	}
 	additions.Apply(pod)
+	_, err = r.tryCreate(ctx, pod)
+	return err
+}
+
+// successor is the pod that comes in a pod's place, as its owner makes it; nil where that is not known.
+func (r *SidecarPolicyReconciler) successor(ctx context.Context, of *corev1.Pod) (*corev1.Pod, error) {
+	template, err := r.templateOf(ctx, of)
+	if err != nil || template == nil {
+		return nil, err
+	}
+	pod := &corev1.Pod{ObjectMeta: template.ObjectMeta, Spec: template.Spec}
+	pod.GenerateName, pod.Namespace, pod.OwnerReferences = "template-check-", of.Namespace, of.OwnerReferences
+	return pod, nil
+}
+
+// tryCreate tries a pod as a dry run, and says whether the pod then is as it would be. A quota that is used up
+// is none to worry about: the eviction makes room.
+func (r *SidecarPolicyReconciler) tryCreate(ctx context.Context, pod *corev1.Pod) (complete bool, err error) {
 	err = r.Create(ctx, pod, client.DryRunAll, client.DisableReadYourWritesConsistency)
 	if apierrors.IsForbidden(err) && strings.Contains(err.Error(), "exceeded quota") {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // templateOf reads what the pod's owner makes pods of; nil where it is of a kind that is not known.

@@ -46,6 +46,9 @@ type world struct {
 	events     *events.FakeRecorder
 	kubelet    *kubelet
 
+	// deaf: the API server does not reach the webhook, and dry runs of pods come back as they were sent.
+	deaf bool
+
 	mu sync.Mutex
 	// writes are what the operator wrote, like "patch Pod web-1".
 	writes []string
@@ -148,7 +151,12 @@ func (w *world) client() client.Client {
 			if len((&client.CreateOptions{}).ApplyOptions(opts).DryRun) > 0 {
 				verb = "dry-run"
 			}
-			return w.answer(verb, object, func() error { return c.Create(ctx, object, opts...) })
+			return w.answer(verb, object, func() error {
+				if pod, ok := object.(*corev1.Pod); ok && pod.Namespace == w.name && !w.deaf {
+					w.inject(pod)
+				}
+				return c.Create(ctx, object, opts...)
+			})
 		},
 		Update: func(ctx context.Context, c client.WithWatch, object client.Object, opts ...client.UpdateOption) error {
 			return w.answer("update", object, func() error { return c.Update(ctx, object, opts...) })
@@ -386,6 +394,14 @@ func (w *world) plainPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod 
 func (w *world) newPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	GinkgoHelper()
 	pod := w.plainPod(name, changes...)
+	Expect(w.inject(pod)).To(BeEmpty())
+	Expect(server.Client.Create(ctx, pod)).To(Succeed())
+	return pod
+}
+
+// inject is what the webhook would do.
+func (w *world) inject(pod *corev1.Pod) []inject.Conflict {
+	GinkgoHelper()
 	policy := w.policy()
 	stored := &appsv1.ControllerRevision{}
 	key := client.ObjectKey{Namespace: operatorNamespace, Name: revision.ObjectName(w.name, rollout.RevisionFor(policy, rollout.Place{}))}
@@ -393,13 +409,11 @@ func (w *world) newPod(name string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	r, err := revision.Decode(stored)
 	Expect(err).NotTo(HaveOccurred())
 	additions, conflicts := inject.Render(pod, w.name, &r)
-	Expect(conflicts).To(BeEmpty())
 	if policy.Spec.Rollout.Drain.Seconds > 0 {
 		additions.AddDrainGate(pod, w.name)
 	}
 	additions.Apply(pod)
-	Expect(server.Client.Create(ctx, pod)).To(Succeed())
-	return pod
+	return conflicts
 }
 
 func (w *world) pods() []corev1.Pod {

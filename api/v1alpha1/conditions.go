@@ -95,6 +95,10 @@ const (
 	ReasonWithinBudget Reason = "WithinBudget"
 	// ReasonBudgetExceeded: more pods are unavailable than the fleet budget allows.
 	ReasonBudgetExceeded Reason = "BudgetExceeded"
+	// ReasonTooManyMissing: more pods lack the sidecars than spec.maxMissing lets be replaced.
+	ReasonTooManyMissing Reason = "TooManyMissing"
+	// ReasonReplacedInVain: pods that lacked the sidecars were replaced, and the new ones lack them too.
+	ReasonReplacedInVain Reason = "ReplacedInVain"
 	// ReasonHealthy: nothing needs a person.
 	ReasonHealthy Reason = "Healthy"
 	// ReasonObserveFailed: the cluster could not be read; it is tried again.
@@ -125,6 +129,8 @@ const (
 	ReasonStale Reason = "Stale"
 	// ReasonDrifted: somebody changed a sidecar's image by hand.
 	ReasonDrifted Reason = "Drifted"
+	// ReasonMissing: the pod should have the sidecars, and was created without.
+	ReasonMissing Reason = "Missing"
 )
 
 // Reasons why a selected pod was not injected.
@@ -183,6 +189,8 @@ const (
 	ReasonUndone Reason = "Undone"
 	// ReasonStepStarted: a roll-out reached a step.
 	ReasonStepStarted Reason = "StepStarted"
+	// ReasonReplacing: pods of a workload that lack the sidecars are being replaced.
+	ReasonReplacing Reason = "Replacing"
 	// ReasonInjectionSkipped: a pod was created without the policy's sidecars.
 	ReasonInjectionSkipped Reason = "InjectionSkipped"
 	// ReasonOverrideIgnored: a pod was created with the policy's template, and without the override that its owner wrote.

@@ -14,6 +14,8 @@ var (
 	DefaultFleetBudget = intstr.FromString("10%")
 	// DefaultWorkloadBudget is the share of each workload that may be unavailable.
 	DefaultWorkloadBudget = intstr.FromString("25%")
+	// DefaultMaxMissing is the share of the fleet that may lack the sidecars for it to be replaced.
+	DefaultMaxMissing = intstr.FromString("33%")
 )
 
 // The values of HealthSpec and of the history where the author wrote none.
@@ -26,6 +28,26 @@ const (
 
 // DefaultSoak is how long the first steps are watched where the author wrote none.
 const DefaultSoak = time.Minute
+
+// leastMaxMissing is what a percentage of maxMissing comes to at least.
+const leastMaxMissing = 3
+
+// MissingLimit is how many of total selected pods may lack the sidecars for missing: Recreate to act.
+// A percentage is rounded down, but never below three. A value that can't be read allows nothing.
+func (s *SidecarPolicySpec) MissingLimit(total int) int {
+	value := DefaultMaxMissing
+	if s.MaxMissing != nil {
+		value = *s.MaxMissing
+	}
+	count, err := intstr.GetScaledValueFromIntOrPercent(&value, total, false)
+	if err != nil {
+		return 0
+	}
+	if value.Type == intstr.String {
+		count = max(count, leastMaxMissing)
+	}
+	return count
+}
 
 // EffectiveSteps are the policy's steps, or the default ones where it has none.
 func (r *RolloutSpec) EffectiveSteps() []Step {

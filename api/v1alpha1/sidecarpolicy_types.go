@@ -8,6 +8,7 @@ import (
 
 // SidecarPolicySpec says which pods get which sidecars, and how a new version
 // of them reaches the pods that run already.
+// +kubebuilder:validation:XValidation:rule="!has(self.maxMissing) || (has(self.missing) && self.missing == 'Recreate')",message="maxMissing bounds what missing: Recreate replaces: write missing: Recreate, or remove maxMissing"
 type SidecarPolicySpec struct {
 	// selector says which pods get the sidecars. Pods in kube-system, in the
 	// operator's own namespace and the operator's own pods are never selected.
@@ -26,6 +27,26 @@ type SidecarPolicySpec struct {
 	// +optional
 	Rollout RolloutSpec `json:"rollout,omitempty,omitzero"`
 
+	// missing is what becomes of pods that should have the sidecars and don't, since they were
+	// created before the policy, before their labels, or while the operator could not be
+	// reached: Report (default) counts and names them, Recreate also has them evicted,
+	// by the budgets and windows of the roll-out, so that their owners make new ones. Pods that the sidecars
+	// clash with, exempt pods and, without rollout.evictUnmanaged, bare pods and pods of
+	// Jobs are never replaced.
+	// +kubebuilder:default=Report
+	// +optional
+	Missing MissingAction `json:"missing,omitempty"`
+
+	// maxMissing is how many pods may lack the sidecars for missing: Recreate to act: a count (5)
+	// or a percentage ("33%") of the selected pods. Where more lack them, something is wrong with more
+	// than those pods, or the policy has just come to a running fleet: none is replaced until a person has
+	// looked. A percentage is rounded down, but never below 3 pods. Defaults to 33%.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=10
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 1 && self <= 2147483647 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a count of at least 1 (5) or a percentage from \"1%\" to \"100%\"; to replace none write missing: Report"
+	// +optional
+	MaxMissing *intstr.IntOrString `json:"maxMissing,omitempty"`
+
 	// revisionHistoryLimit is how many old revisions are kept, besides the stable
 	// one, the target, and those that pods still carry. Defaults to 10.
 	// +kubebuilder:validation:Minimum=0
@@ -34,6 +55,17 @@ type SidecarPolicySpec struct {
 	// +optional
 	RevisionHistoryLimit *int32 `json:"revisionHistoryLimit,omitempty"`
 }
+
+// MissingAction is what becomes of pods that should have the sidecars and don't.
+// +kubebuilder:validation:Enum=Report;Recreate
+type MissingAction string
+
+const (
+	// MissingReport counts them and says where they are.
+	MissingReport MissingAction = "Report"
+	// MissingRecreate has them evicted, and their owners make new ones.
+	MissingRecreate MissingAction = "Recreate"
+)
 
 // PodSelection selects pods by their labels and by the labels of their namespace.
 // A pod must match both; one that is left out matches everything. The label
@@ -774,11 +806,44 @@ type SidecarPolicyStatus struct {
 	// +optional
 	Pods *PodCounts `json:"pods,omitempty"`
 
+	// replacements are the workloads of which pods that lack the sidecars are being replaced, or were
+	// in vain.
+	// +listType=map
+	// +listMapKey=workload
+	// +kubebuilder:validation:MaxItems=50
+	// +optional
+	Replacements []Replacement `json:"replacements,omitempty"`
+
 	// unhealthy names the worst few groups of pods, the worst first. At most 10.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
 	// +optional
 	Unhealthy []UnhealthyPods `json:"unhealthy,omitempty"`
+}
+
+// Replacement is how far a workload's pods that lack the sidecars have been replaced. One of them
+// goes first, and the others follow when the new pod has the sidecars.
+type Replacement struct {
+	// workload is the kind, namespace and name of the workload, like Deployment/shop/cart.
+	// +kubebuilder:validation:MaxLength=400
+	// +required
+	Workload string `json:"workload,omitempty"`
+	// lastTime is when the last try began, or was found to be in vain.
+	// +required
+	LastTime metav1.Time `json:"lastTime,omitzero"`
+	// newestPodTime is when the newest of the workload's pods had been created then: what came of the
+	// try is told by the pods that are newer.
+	// +required
+	NewestPodTime metav1.Time `json:"newestPodTime,omitzero"`
+	// podUID is the UID of the pod that goes first. Empty while none does.
+	// +kubebuilder:validation:MaxLength=64
+	// +optional
+	PodUID string `json:"podUID,omitempty"`
+	// failures is how many tries in a row brought a pod without the sidecars. The next one comes
+	// 1, 2, 4, ... and at last every 60 minutes after the last.
+	// +kubebuilder:validation:Minimum=0
+	// +optional
+	Failures int32 `json:"failures,omitempty"`
 }
 
 // StepStatus is where a roll-out is among its steps.

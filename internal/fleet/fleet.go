@@ -98,6 +98,8 @@ type View struct {
 	// Watching: the target is being rolled out, and pods that were upgraded to it are held to
 	// HealthSpec's MaxRestarts, GuardApp and MaxSidecarDowntimeSeconds.
 	Watching bool
+	// Since is when the policy was created.
+	Since time.Time
 	// Records remembers what the records on pods say, from one judgement to the next. May be nil.
 	Records *Records
 	// Now is the time of the judgement.
@@ -108,8 +110,10 @@ type View struct {
 type PodState struct {
 	Member
 	// Injected: the pod carries the policy's sidecars. Where it doesn't, only
-	// Conflicts and Available have a meaning.
+	// Conflicts, Missed, Busy and Available have a meaning.
 	Injected bool
+	// Missed says when the pod missed the sidecars; empty where it has them or can't have them.
+	Missed string
 	// Label is the revision that the pod's label names, Born the one that it was created with, Given
 	// the one whose images it was given last.
 	Label, Born, Given string
@@ -216,8 +220,20 @@ func judgeMember(member *Member, view *View, stale staleness, sizes sizes) PodSt
 		if member.Forbidden != nil {
 			state.Conflicts = append(state.Conflicts, *member.Forbidden)
 		}
+		state.Missed = missed(&state, view)
 	}
 	return state
+}
+
+// missed says when a pod missed the sidecars.
+func missed(state *PodState, view *View) string {
+	switch {
+	case len(state.Conflicts) > 0:
+		return ""
+	case state.Pod.CreationTimestamp.Time.Before(view.Since):
+		return "created before the policy, and gets the sidecars when it is recreated"
+	}
+	return "created without the sidecars, since the operator could not be reached, injection was paused, or the labels came later; gets them when it is recreated"
 }
 
 // judgeSidecars judges what the pod carries against what it should.

@@ -22,12 +22,13 @@ func (o *Owner) lacks(has, open int32) bool {
 // them that are being deleted. A pod that was evicted is seen no more, and its owner's
 // status may not show that yet: without them nothing would count it until another one has
 // been made. An owner may say late that it lacks one, and is not believed against pods that are there.
+// Of several that are being deleted, those that were first have been replaced first.
 func Vacancies(members, leaving []Member) []Vacancy {
 	has, open := map[string]int32{}, map[string]int32{}
 	for i := range members {
 		has[members[i].Owner.UID]++
 	}
-	leaving = slices.SortedFunc(slices.Values(leaving), func(a, b Member) int { return compareNames(a.Pod, b.Pod) })
+	leaving = slices.SortedFunc(slices.Values(leaving), lastDeleted)
 	var vacancies []Vacancy
 	for i := range leaving {
 		pod := &leaving[i]
@@ -48,4 +49,13 @@ func Vacancies(members, leaving []Member) []Vacancy {
 		}
 	}
 	return vacancies
+}
+
+// lastDeleted orders pods by when they were deleted, the last first.
+func lastDeleted(a, b Member) int {
+	x, y := a.Pod.DeletionTimestamp, b.Pod.DeletionTimestamp
+	if x != nil && y != nil && !x.Equal(y) {
+		return y.Compare(x.Time)
+	}
+	return compareNames(a.Pod, b.Pod)
 }

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
@@ -43,5 +45,21 @@ func TestPromise3VacanciesAreThePodsThatOwnersLack(t *testing.T) {
 				t.Errorf("Vacancies() (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Two are being deleted, and one has been replaced: that was the one that went first.
+func TestTheLastToGoIsStillToBeReplaced(t *testing.T) {
+	in := func(name, zone string, deletedAt int) fleet.Member {
+		m := fleet.Member{Pod: builders.Pod("shop", name).Obj(), Workload: fleet.Workload{Kind: "Deployment", Namespace: "shop", Name: "cart"},
+			Owner: fleet.Owner{UID: "rs", Wanted: 2}, Node: fleet.Node{Labels: map[string]string{"zone": zone}}}
+		if deletedAt > 0 {
+			m.Pod.DeletionTimestamp = ptr.To(metav1.NewTime(builders.At(deletedAt)))
+		}
+		return m
+	}
+	got := fleet.Vacancies([]fleet.Member{in("new", "a", 0)}, []fleet.Member{in("first", "a", 1), in("last", "b", 2)})
+	if len(got) != 1 || got[0].Node.Labels["zone"] != "b" {
+		t.Errorf("Vacancies() = %+v, want one in zone b", got)
 	}
 }

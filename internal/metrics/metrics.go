@@ -63,7 +63,7 @@ var (
 
 	writes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sidecar_operator_pod_writes_total",
-		Help: "Writes of running pods (upgrade, evict, drain, undrain, and try: a dry run), by what the API server answered: accepted, conflict, gone, refused or unavailable.",
+		Help: "Writes of running pods (upgrade, evict, replace, drain, undrain, and try: a dry run), by what the API server answered: accepted, conflict, gone, refused or unavailable.",
 	}, []string{"policy", "action", "result"})
 
 	certificate = prometheus.NewGauge(prometheus.GaugeOpts{

@@ -169,9 +169,6 @@ func imageOf(pod *fleet.PodState, sidecar *corev1.Container) string {
 
 func (t *tally) report(policy, wanted string) v1alpha1.ReportedPolicy {
 	r := v1alpha1.ReportedPolicy{Policy: policy, State: t.state(), Reason: t.reason, Message: t.message, Revision: wanted, Pods: t.counts}
-	if r.Message == "" && t.counts.Missing > 0 {
-		r.Message = fmt.Sprintf("%d pods were created without the sidecars, and get them when they are recreated", t.counts.Missing)
-	}
 	if !t.changed.IsZero() {
 		r.LastChangeTime = &metav1.Time{Time: t.changed}
 	}

@@ -78,7 +78,7 @@ func TestStateIsTheWorstOfTheWorkloadsPods(t *testing.T) {
 		{"one failed", r2, []*builders.PodBuilder{upgraded("a", 0), upgraded("b", 102)},
 			v1alpha1.ReportedPolicy{State: v1alpha1.ReportFailed, Reason: v1alpha1.ReasonDeadlineExceeded, Pods: v1alpha1.ReportCounts{Selected: 2, Updated: 1, Ready: 1, Failed: 1}}},
 		{"one was missed", r1, []*builders.PodBuilder{old("a"), bare("b")},
-			v1alpha1.ReportedPolicy{State: v1alpha1.ReportMissing, Message: "1 pods were created without the sidecars, and get them when they are recreated", Pods: v1alpha1.ReportCounts{Selected: 2, Updated: 1, Ready: 1, Missing: 1}}},
+			v1alpha1.ReportedPolicy{State: v1alpha1.ReportMissing, Reason: v1alpha1.ReasonMissing, Pods: v1alpha1.ReportCounts{Selected: 2, Updated: 1, Ready: 1, Missing: 1}}},
 		{"one needs a new pod", r3, []*builders.PodBuilder{upgraded("a", 102)},
 			v1alpha1.ReportedPolicy{State: v1alpha1.ReportStale, Reason: v1alpha1.ReasonStale, Pods: v1alpha1.ReportCounts{Selected: 1, Ready: 1}}},
 	} {

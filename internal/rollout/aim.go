@@ -76,6 +76,9 @@ func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now t
 		Approved:       annotations[v1alpha1.ApproveAnnotation],
 		Promoted:       annotations[v1alpha1.PromoteAnnotation],
 		Aborted:        annotations[v1alpha1.AbortAnnotation],
+		Missing:        a.policy.Spec.Missing,
+		MaxMissing:     a.policy.Spec.MissingLimit(len(pods)),
+		Replacements:   status.Replacements,
 		Now:            now,
 	}
 	if status.TargetRevision == a.Goal.Hash && a.retry == "" {
@@ -97,6 +100,7 @@ func (a *Aim) Report(status *v1alpha1.SidecarPolicyStatus, plan *Plan) {
 		status.HandledRetry = a.retry
 	}
 	status.Pods, status.Unhealthy, status.Step = &s.Counts, s.Unhealthy, plan.Step
+	status.Replacements = plan.Replacements
 	status.MaxSidecarDowntimeSeconds = seconds(s.Downtime)
 	status.Phase = a.phase(s)
 	if a.RollingBack() {

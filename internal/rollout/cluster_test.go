@@ -71,12 +71,13 @@ func (w *world) born(workload fleet.Workload, owner *simOwner, zone string) *sim
 	return p
 }
 
-// injecting are the policies that select the pod.
+// injecting are the policies that select the pod, and can be reached.
 func (w *world) injecting(p *simPod) []*simPolicy {
+	selecting := w.policies
 	if p.owner != nil {
-		return p.owner.policies
+		selecting = p.owner.policies
 	}
-	return w.policies
+	return slices.DeleteFunc(slices.Clone(selecting), func(policy *simPolicy) bool { return policy.away })
 }
 
 // old makes a pod one that has been running since the beginning.
@@ -254,6 +255,15 @@ func (w *world) evict(policy *simPolicy, state *fleet.PodState) {
 		}
 		w.touch(p)
 	})
+}
+
+// replaceMissing evicts a pod, which must be one that has never had the policy's sidecars.
+func (w *world) replaceMissing(policy *simPolicy, state *fleet.PodState) {
+	if policy.carriedBy(w.find(state.Pod)) {
+		w.broken("%s replaces pod %s, which has its sidecars", policy.name, state.Pod.Name)
+	}
+	policy.replaced++
+	w.evict(policy, state)
 }
 
 func (w *world) disruptable(p *simPod) bool {

@@ -44,6 +44,19 @@ type ledger struct {
 	disruptions []fleet.Disruption
 }
 
+// books hold one ledger for all that a plan does, made when something is to be reserved.
+type books struct {
+	in     *Input
+	ledger *ledger
+}
+
+func (b *books) open() *ledger {
+	if b.ledger == nil {
+		b.ledger = newLedger(*b.in)
+	}
+	return b.ledger
+}
+
 func newLedger(in Input) *ledger {
 	l := &ledger{
 		scopes:      []v1alpha1.BudgetScope{v1alpha1.PerFleet, v1alpha1.PerWorkload},

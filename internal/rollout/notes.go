@@ -20,6 +20,7 @@ func (p *Plan) Notes() []string {
 	n.pods("try", "as dry runs", upgraded(p.Tries))
 	n.pods("upgrade", "in place", upgraded(p.Upgrades))
 	n.pods("evict", "to be made anew", p.Evictions)
+	n.pods("evict", "since they lack the sidecars", p.Replaced)
 	n.pods("drain", "before their upgrade", p.Drains)
 	n.pods("undrain", "", p.Undrains)
 	n.waiting(&p.Summary)
@@ -90,6 +91,8 @@ func (n *notes) waiting(s *Summary) {
 		{s.Analyzing != "", "wait for the analysis: " + s.Analyzing},
 		{s.AwaitingApproval != "", "wait for the approval of " + s.AwaitingApproval},
 		{s.Blocked != "", "wait: " + s.Blocked},
+		{s.Missing.Message != "", "replace no pod that lacks the sidecars: " + s.Missing.Message},
+		{s.Missing.Blocked != "", "wait with pods that lack the sidecars: " + s.Missing.Blocked},
 	} {
 		if wait.holds {
 			n.add("%s", wait.note)

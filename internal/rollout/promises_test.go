@@ -65,7 +65,7 @@ type place struct {
 }
 
 // places are all pods, and the places of those that owners have lost and not got back: where they are
-// while they stop, and nowhere when they are gone. Owners that have no pod left at all are out of
+// while they stop, and nowhere when they are gone; those that went first were replaced first. Owners that have no pod left at all are out of
 // sight: nothing of them is in the fleet.
 func (w *world) places() []place {
 	var places []place
@@ -75,7 +75,7 @@ func (w *world) places() []place {
 			lost[o] = o.wanted - w.present(o)
 		}
 	}
-	for _, p := range w.pods {
+	for _, p := range slices.SortedStableFunc(slices.Values(w.pods), func(a, b *simPod) int { return b.deleted.Compare(a.deleted) }) {
 		switch {
 		case p.deleted.IsZero():
 			places = append(places, place{p.workload, p.zone, !p.available(w.now)})

@@ -60,6 +60,13 @@ type Input struct {
 	Approved, Promoted, Aborted string
 	// Images says whether the new images of a pod are on its node. Where it is nil, nobody looks.
 	Images func(pod *corev1.Pod, images []prefetch.Image) (prefetch.Presence, string)
+	// Missing is what becomes of pods that lack the sidecars, MaxMissing how many may lack them for that.
+	Missing    v1alpha1.MissingAction
+	MaxMissing int
+	// Injecting: new pods get the sidecars.
+	Injecting bool
+	// Replacements is what is stored of pods that lack the sidecars and are replaced.
+	Replacements []v1alpha1.Replacement
 	// Measurements are those that were made since the last pass.
 	Measurements []analysis.Measurement
 	// Now is the time of the decision.
@@ -75,6 +82,10 @@ type Plan struct {
 	Upgrades []Upgrade
 	// Evictions are pods that are to be recreated.
 	Evictions []*fleet.PodState
+	// Replaced are pods that lack the sidecars and are to be evicted for others that have them.
+	Replaced []*fleet.PodState
+	// Replacements is to be stored before any pod that it names is evicted.
+	Replacements []v1alpha1.Replacement
 	// Drains are pods that are to leave their endpoints before they are upgraded, Undrains
 	// those that may come back.
 	Drains, Undrains []*fleet.PodState
@@ -92,7 +103,9 @@ type Plan struct {
 }
 
 // actions is how many pods the plan moves.
-func (p *Plan) actions() int { return len(p.Upgrades) + len(p.Evictions) + len(p.Drains) }
+func (p *Plan) actions() int {
+	return len(p.Upgrades) + len(p.Evictions) + len(p.Drains) + len(p.Replaced)
+}
 
 // Upgrade moves one pod to the target revision in place.
 type Upgrade struct {
@@ -118,17 +131,18 @@ func Make(in Input) Plan {
 	if s.FailedRevision != "" { // the analysis may have found that
 		s.Hold = v1alpha1.ReasonUpgradeFailed
 	}
-	staysDrained := map[*fleet.PodState]bool{}
+	staysDrained, books := map[*fleet.PodState]bool{}, &books{in: &in}
 	switch {
 	case s.Hold != "":
 	case s.Rolling && in.Step == nil && in.Stable != "" && s.Waiting() > 0:
 		plan.Tries = tries(&in)
 	default:
 		gate := newGate(&in, plan.Step)
-		c := &chooser{in: &in, plan: &plan, gate: gate, ways: newWays(&in, plan.Step, gate), staysDrained: staysDrained}
+		c := &chooser{in: &in, plan: &plan, gate: gate, ways: newWays(&in, plan.Step, gate), books: books, staysDrained: staysDrained}
 		c.choose()
 		s.prefetchFailed(&in, &plan)
 	}
+	replaceMissing(&in, &plan, books)
 	plan.Undrains = undrains(in.Pods, staysDrained)
 	s.Starting = plan.actions()
 	plan.Requeue = requeue(in, &plan)
@@ -190,7 +204,7 @@ type chooser struct {
 	plan         *Plan
 	gate         *gate
 	ways         *ways
-	ledger       *ledger
+	books        *books
 	staysDrained map[*fleet.PodState]bool
 }
 
@@ -224,10 +238,7 @@ func (c *chooser) take(pod *fleet.PodState) string {
 	if refusal != "" {
 		return refusal
 	}
-	if c.ledger == nil {
-		c.ledger = newLedger(*c.in)
-	}
-	if refusal := c.ledger.reserve(pod); refusal != "" {
+	if refusal := c.books.open().reserve(pod); refusal != "" {
 		return refusal
 	}
 	c.gate.take(pod)
@@ -371,7 +382,8 @@ func requeue(in Input, plan *Plan) time.Duration {
 	}
 	earlier(plan.Summary.OpensAt)
 	earlier(plan.Summary.MeasureAt)
-	if plan.Summary.Blocked != "" {
+	earlier(plan.Summary.Missing.NextAt)
+	if plan.Summary.Blocked != "" || plan.Summary.Missing.Blocked != "" {
 		earlier(in.Now.Add(retryBlocked))
 	}
 	earlier(plan.Summary.SoakingUntil)

@@ -3,12 +3,14 @@ package rollout_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	policyv1 "k8s.io/api/policy/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
@@ -265,6 +267,93 @@ func (w *world) checkRecreated(policy *simPolicy) {
 			w.broken("pod %s was created with %s and never recreated", p.pod.Name, record.Revision)
 		}
 	}
+}
+
+// drawMissing lets a policy replace pods that lack its sidecars, and some pods lack them: those of
+// workloads that came while nobody injected them, and those that were replaced meanwhile.
+func (w *world) drawMissing(t *rapid.T, policy *simPolicy) {
+	policy.object.Spec.Missing, policy.object.Spec.MaxMissing = v1alpha1.MissingRecreate, ptr.To(intstr.FromString("100%"))
+	policy.spec().EvictUnmanaged = rapid.Bool().Draw(t, "evicts unmanaged pods")
+	policy.away = true
+	for i := range rapid.IntRange(1, 3).Draw(t, "workloads without the sidecars") {
+		workload := fleet.Workload{Kind: rapid.SampledFrom([]string{"Deployment", "StatefulSet", "Job"}).Draw(t, "kind"), Namespace: "shop", Name: fmt.Sprintf("bare%d", i)}
+		w.addWorkload(workload, rapid.IntRange(1, 5).Draw(t, "size"), w.policies)
+		if rapid.Bool().Draw(t, "PDB") {
+			w.addPDB(workload, 0)
+		}
+	}
+	policy.woken = true
+}
+
+// lacking counts the pods that lack a policy's sidecars and may be replaced for that.
+func (w *world) lacking(policy *simPolicy) int {
+	n := 0
+	for _, p := range w.pods {
+		unmanaged := p.owner == nil || p.workload.Kind == "Job"
+		wanted := p.owner == nil || slices.Contains(p.owner.policies, policy)
+		n += count(p.deleted.IsZero() && wanted && !policy.carriedBy(p) && (!unmanaged || policy.spec().EvictUnmanaged))
+	}
+	return n
+}
+
+func (p *simPolicy) carriedBy(pod *simPod) bool {
+	return pod.pod.Annotations[v1alpha1.InjectedAnnotation(p.name)] != ""
+}
+
+// Pods that lack the sidecars are replaced within all budgets, while another policy rolls out,
+// pods go down and the manager is killed; in the end none is left.
+func TestPromise3ReplacingPodsThatLackTheSidecarsKeepsTheBudgets(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		logs, mesh := newPolicy(t, "logs"), newPolicy(t, "mesh")
+		w := newWorld(t, logs, mesh)
+		w.everybodySelected()
+		w.drawMissing(t, logs)
+		for range rapid.IntRange(0, 20).Draw(t, "steps before injection works again") {
+			w.step()
+		}
+		logs.away = false
+		w.target(mesh, "2")
+		for range 20 {
+			w.step()
+		}
+		w.quiet = true
+		w.runUntil("no pod lacks the sidecars", 4*w.steps(), func() bool {
+			w.retryFailed()
+			return w.lacking(logs) == 0
+		})
+		w.rest()
+		w.runUntil("nothing is stored of it any more", w.steps(), func() bool { return len(logs.object.Status.Replacements) == 0 })
+	})
+}
+
+// everybodySelected lets the policies select every pod: who does not carry a policy's sidecars lacks them.
+func (w *world) everybodySelected() {
+	for _, owner := range w.owners {
+		owner.policies = w.policies
+	}
+}
+
+// While replacing does not help, each workload loses one pod each time that it is tried, and that
+// ever less often.
+func TestReplacingInVainStops(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		logs := newPolicy(t, "logs")
+		w := newWorld(t, logs)
+		w.everybodySelected()
+		w.quiet = true
+		w.drawMissing(t, logs)
+		for begun := w.now; w.now.Before(begun.Add(30 * time.Minute)); {
+			w.step()
+		}
+		// Six tries, after 0, 1, 3, 7, 15 and 31 minutes, and a manager that was killed before it wrote down what came of one.
+		if most := 6 * len(w.owners); logs.replaced > most {
+			w.broken("%d pods of %d workloads were evicted in half an hour, none of which helped", logs.replaced, len(w.owners))
+		}
+		logs.away = false
+		w.runUntil("no pod lacks the sidecars", 10*w.steps(), func() bool { return w.lacking(logs) == 0 })
+	})
 }
 
 // Nothing is started outside of a window or in a pod that is exempt; everything gets there in the end.

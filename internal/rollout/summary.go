@@ -70,6 +70,8 @@ type Summary struct {
 	ImagesFailed, NotPrefetched string
 	// Blocked says which budget holds up an upgrade; empty when none does.
 	Blocked string
+	// Missing says what becomes of the pods that lack the sidecars.
+	Missing Missing
 	// WithinBudget says whether no more pods are unavailable than the fleet budget allows.
 	WithinBudget bool
 	// Unhealthy are the worst groups of pods.
@@ -210,8 +212,9 @@ var severity = map[v1alpha1.Reason]int{
 	v1alpha1.ReasonPodSettingsConflict:   2,
 	v1alpha1.ReasonPodSecurityConflict:   2,
 
-	v1alpha1.ReasonDrifted: 3,
-	v1alpha1.ReasonStale:   4,
+	v1alpha1.ReasonMissing: 3,
+	v1alpha1.ReasonDrifted: 4,
+	v1alpha1.ReasonStale:   5,
 }
 
 func note(troubles map[troubleKey]*v1alpha1.UnhealthyPods, pod *fleet.PodState) {
@@ -238,6 +241,8 @@ func Trouble(pod *fleet.PodState) (v1alpha1.Reason, string) {
 		return v1alpha1.ReasonUpdateRefused, pod.Refusal.Message
 	case len(pod.Conflicts) > 0:
 		return pod.Conflicts[0].Reason, "not injected: " + inject.Explain(pod.Conflicts)
+	case !pod.Injected:
+		return v1alpha1.ReasonMissing, pod.Missed
 	case pod.Drifted:
 		return v1alpha1.ReasonDrifted, "a sidecar's image was changed by hand"
 	case pod.Stale != "":
