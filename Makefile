@@ -76,8 +76,8 @@ verify-vulnerabilities: ## Fail if the code calls something with a known vulnera
 ##@ Build
 
 .PHONY: build
-build: ## Build the manager into bin/
-	go build -trimpath -o bin/manager ./cmd/manager
+build: ## Build the manager and the kubectl plugin into bin/
+	go build -trimpath -o bin/ ./cmd/...
 
 .PHONY: run
 run: ## Run the manager here, against the cluster of the current kubeconfig, whose API server reaches it at WEBHOOK_HOST

@@ -1,0 +1,87 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/plugin/render"
+)
+
+// pageSize is how many pods are asked for at once.
+const pageSize = 500
+
+func (a *app) history() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "history POLICY",
+		Short: "The revisions of a policy, and how many pods carry each",
+		Args:  onePolicy, ValidArgsFunction: a.completePolicy,
+	}
+	f := addFormat(command, formatWide)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		if err := f.check(); err != nil {
+			return err
+		}
+		return a.showHistory(command.Context(), args[0], f)
+	}
+	return command
+}
+
+func (a *app) showHistory(ctx context.Context, name string, f *format) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	policy, err := getPolicy(ctx, c, name)
+	if err != nil {
+		return err
+	}
+	revisions, objects, err := a.storedRevisions(ctx, c, policy.Name)
+	if err != nil {
+		return err
+	}
+	if len(revisions) == 0 && f.forPeople() {
+		return fmt.Errorf("policy %s has no revision in namespace %s: where the operator is installed elsewhere write --operator-namespace, else kubectl sidecar status %[1]s says why none was accepted", policy.Name, a.namespace)
+	}
+	pods, err := countCarriers(ctx, c, policy.Name)
+	if err != nil {
+		return err
+	}
+	created := make([]time.Time, len(objects))
+	for i := range objects {
+		created[i] = objects[i].CreationTimestamp.Time
+	}
+	list := render.HistoryOf(policy, revisions, created, pods)
+	return a.write(f, list, func() string { return render.History(list, f.wide(), a.clock.Now()) })
+}
+
+// countCarriers counts the pods that carry each revision of a policy. It reads their metadata alone: the
+// API server counts nothing that a selector restricts.
+func countCarriers(ctx context.Context, c client.Reader, policy string) (map[string]int, error) {
+	counts := map[string]int{}
+	label := v1alpha1.RevisionLabel(policy)
+	alive := fields.ParseSelectorOrDie("status.phase!=Succeeded,status.phase!=Failed")
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+	for {
+		err := c.List(ctx, list, client.HasLabels{label}, client.MatchingFieldsSelector{Selector: alive}, client.Limit(pageSize), client.Continue(list.Continue))
+		if err != nil {
+			return nil, fmt.Errorf("counting the pods of policy %s: %w", policy, err)
+		}
+		for i := range list.Items {
+			if list.Items[i].DeletionTimestamp == nil {
+				counts[list.Items[i].Labels[label]]++
+			}
+		}
+		if list.Continue == "" {
+			return counts, nil
+		}
+	}
+}
