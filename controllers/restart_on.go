@@ -143,18 +143,24 @@ func hashOf(content any) string {
 // contentKey is where the ConfigMap of a policy holds what is remembered.
 const contentKey = "contents.json"
 
+// triggersAnnotation on it names the triggers that they are of.
+const triggersAnnotation = "fleet.sidecar.dev/restart-on"
+
+// rememberedIn is the name of a policy's ConfigMap.
+func rememberedIn(policy string) string { return "sidecar-operator-restart-on-" + policy }
+
 // remember compares what was seen with the policy's ConfigMap, and writes it where something is new.
 // With other triggers than before, what is there now is what the pods have read.
 func (r *SidecarPolicyReconciler) remember(ctx context.Context, p *pass, seen map[string]string, triggers string) (map[string]fleet.Content, error) {
 	stored := &corev1.ConfigMap{}
-	stored.Namespace, stored.Name = r.Namespace, "sidecar-operator-restart-on-"+p.policy.Name
+	stored.Namespace, stored.Name = r.Namespace, rememberedIn(p.policy.Name)
 	err := r.Live.Get(ctx, client.ObjectKeyFromObject(stored), stored)
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("reading what is remembered of spec.rollout.restartOn: %w", err)
 	}
 	absent := apierrors.IsNotFound(err)
 	var known map[string]fleet.Content
-	if stored.Annotations["fleet.sidecar.dev/restart-on"] == triggers {
+	if stored.Annotations[triggersAnnotation] == triggers {
 		_ = json.Unmarshal([]byte(stored.Data[contentKey]), &known) // what can't be read is seen for the first time
 	}
 	remembered, changed := fleet.NoteContent(known, seen, p.now)
@@ -167,7 +173,7 @@ func (r *SidecarPolicyReconciler) remember(ctx context.Context, p *pass, seen ma
 	}
 	stored.Labels = map[string]string{v1alpha1.PolicyLabel: p.policy.Name}
 	stored.OwnerReferences = ownedBy(p.policy)
-	metav1.SetMetaDataAnnotation(&stored.ObjectMeta, "fleet.sidecar.dev/restart-on", triggers)
+	metav1.SetMetaDataAnnotation(&stored.ObjectMeta, triggersAnnotation, triggers)
 	stored.Data = map[string]string{contentKey: string(data)}
 	if absent {
 		err = r.Create(ctx, stored)

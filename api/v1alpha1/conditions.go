@@ -131,6 +131,8 @@ const (
 	ReasonDrifted Reason = "Drifted"
 	// ReasonMissing: the pod should have the sidecars, and was created without.
 	ReasonMissing Reason = "Missing"
+	// ReasonExempt: the pod's team asked to be left alone.
+	ReasonExempt Reason = "Exempt"
 )
 
 // Reasons why a selected pod was not injected.

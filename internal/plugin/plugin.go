@@ -41,11 +41,8 @@ type app struct {
 }
 
 // Run carries out a command line and returns its exit code.
-func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams) int {
-	return run(ctx, args, &app{IOStreams: streams, flags: genericclioptions.NewConfigFlags(true), clock: clock.RealClock{}})
-}
-
-func run(ctx context.Context, args []string, a *app) int {
+func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams, clock clock.PassiveClock) int {
+	a := &app{IOStreams: streams, flags: genericclioptions.NewConfigFlags(true), clock: clock}
 	ctrllog.SetLogger(logr.Discard()) // people read what the commands say
 	root := a.root()
 	root.SetArgs(args)
@@ -83,7 +80,7 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupSee, Title: "See what is and what would be:"},
 		&cobra.Group{ID: groupSteer, Title: "Steer a roll-out:"})
-	for _, add := range []func() *cobra.Command{a.status, a.history, a.diff} {
+	for _, add := range []func() *cobra.Command{a.status, a.history, a.diff, a.explain} {
 		command := add()
 		command.GroupID = groupSee
 		root.AddCommand(command)

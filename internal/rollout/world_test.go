@@ -254,7 +254,11 @@ func (w *world) plan(policy *simPolicy) rollout.Plan {
 	for _, pdb := range w.pdbs {
 		input.Disruptions = append(input.Disruptions, fleet.Allowance(pdb, all, view))
 	}
-	return rollout.Make(input)
+	plan := rollout.Make(input)
+	if w.chance(5) {
+		w.checkWhy(input, &plan)
+	}
+	return plan
 }
 
 // judge does as the manager, and holds it to a judgement that takes nothing over from the last one.

@@ -97,7 +97,7 @@ type result struct {
 func sidecar(args ...string) result {
 	var out, err bytes.Buffer
 	streams := genericiooptions.IOStreams{In: &bytes.Buffer{}, Out: &out, ErrOut: &err}
-	code := plugin.Run(ctx, args, streams)
+	code := plugin.Run(ctx, args, streams, clock)
 	return result{out.String(), err.String(), code}
 }
 

@@ -1,0 +1,132 @@
+package rollout
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
+)
+
+// Why says why a pod of the input that lacks some of the target is not moved by the plan that was made
+// of it, or that it is. The order is the planner's own.
+func (p *Plan) Why(in Input, pod *fleet.PodState) (v1alpha1.Reason, string) {
+	s := &p.Summary
+	switch {
+	case p.moves(pod):
+		return v1alpha1.ReasonRollingOut, "it is its turn now"
+	case pod.Exempt:
+		return v1alpha1.ReasonExempt, exempt(pod)
+	case pod.Refusal != nil && in.Now.Before(pod.Refusal.Until):
+		return v1alpha1.ReasonUpdateRefused, pod.Refusal.Message
+	case wayOf(pod, in.Spec) == none:
+		return v1alpha1.ReasonStale, fmt.Sprintf("the method %s can't bring it %s: that takes a new pod", method(in.Spec), pod.Stale)
+	case s.Hold != "":
+		return s.Hold, heldBy(s)
+	case pod.Busy:
+		return v1alpha1.ReasonRollingOut, "another policy is in the middle of upgrading it"
+	case len(p.Tries) > 0:
+		return v1alpha1.ReasonRollingOut, "one pod of each workload is tried as a dry run first"
+	}
+	return p.whyNot(in, pod)
+}
+
+func method(spec *v1alpha1.RolloutSpec) v1alpha1.RolloutMethod {
+	if spec.Method == "" {
+		return v1alpha1.MethodInPlace
+	}
+	return spec.Method
+}
+
+func exempt(pod *fleet.PodState) string {
+	if pod.ExemptUntil.IsZero() {
+		return "it is exempt by the annotation " + v1alpha1.ExemptUntilAnnotation + ", without an end that can be read"
+	}
+	return "it is exempt by the annotation " + v1alpha1.ExemptUntilAnnotation + " until " + clock(pod.ExemptUntil)
+}
+
+// heldBy says why nothing may be started.
+func heldBy(s *Summary) string {
+	switch s.Hold {
+	case v1alpha1.ReasonUpgradeFailed:
+		return "revision " + s.FailedRevision + " has failed: " + s.FailureMessage
+	case v1alpha1.ReasonPaused:
+		return "spec.rollout.paused is true"
+	case v1alpha1.ReasonOnDelete:
+		return "spec.rollout.method is OnDelete: it gets the target when it is recreated"
+	case v1alpha1.ReasonNotAccepted:
+		return "the spec is not accepted"
+	}
+	if s.OpensAt.IsZero() {
+		return "no window opens any more"
+	}
+	return "the next window opens at " + clock(s.OpensAt)
+}
+
+// moves says whether the plan does something with the pod.
+func (p *Plan) moves(pod *fleet.PodState) bool {
+	return slices.Contains(p.moved(), pod)
+}
+
+func (p *Plan) moved() []*fleet.PodState {
+	return slices.Concat(upgraded(p.Upgrades), p.Evictions, p.Drains)
+}
+
+// whyNot asks the step, the images and the budgets, after the pods that the plan moves have passed.
+func (p *Plan) whyNot(in Input, pod *fleet.PodState) (v1alpha1.Reason, string) {
+	step := p.Step.DeepCopy()
+	gate := newGate(&in, step)
+	ledger := newLedger(in)
+	for _, moved := range p.moved() {
+		gate.take(moved)
+		_ = ledger.reserve(moved) // it was allowed
+	}
+	if !gate.admits(pod) {
+		return p.whyStep()
+	}
+	c := &chooser{in: &in, plan: p}
+	if c.othersFail(pod) {
+		return v1alpha1.ReasonUpgradeFailed, "pods fail on the stable revision, so that something else is wrong"
+	}
+	if lacks := c.lacksImages(pod); lacks != "" {
+		return v1alpha1.ReasonPrefetching, lacks
+	}
+	_, refusal := newWays(&in, step, gate).of(pod)
+	if refusal == "" {
+		refusal = ledger.reserve(pod)
+	}
+	if refusal == "" {
+		refusal = "its turn comes in one of the next passes"
+	}
+	return v1alpha1.ReasonRollingOut, refusal
+}
+
+// lacksImages says which images a pod waits for on its node; empty where it waits for none.
+func (c *chooser) lacksImages(pod *fleet.PodState) string {
+	if c.in.Images == nil || wayOf(pod, c.in.Spec) != inPlace || len(pod.Images) == 0 || pod.Verdict.State == fleet.Failed {
+		return ""
+	}
+	presence, message := c.in.Images(pod.Pod, newImages(pod))
+	if presence == prefetch.Present || presence == prefetch.Unknown {
+		return ""
+	}
+	return message
+}
+
+// whyStep says what keeps the roll-out at its step.
+func (p *Plan) whyStep() (v1alpha1.Reason, string) {
+	s := &p.Summary
+	at := fmt.Sprintf("step %s has not reached it (%s)", p.Step.Name, progress(s))
+	switch {
+	case s.AwaitingApproval != "":
+		return v1alpha1.ReasonAwaitingApproval, at + ", and awaits approval"
+	case !s.SoakingUntil.IsZero():
+		return v1alpha1.ReasonSoaking, at + ", and soaks until " + clock(s.SoakingUntil)
+	case s.Analyzing != "":
+		return v1alpha1.ReasonAnalyzing, at + ", and waits for its analysis: " + s.Analyzing
+	case s.Blocked != "":
+		return v1alpha1.ReasonRollingOut, at + ", and waits: " + s.Blocked
+	}
+	return v1alpha1.ReasonRollingOut, at
+}
