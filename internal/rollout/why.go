@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -23,7 +24,7 @@ func (p *Plan) Why(in Input, pod *fleet.PodState) (v1alpha1.Reason, string) {
 	case wayOf(pod, in.Spec) == none:
 		return v1alpha1.ReasonStale, fmt.Sprintf("the method %s can't bring it %s: that takes a new pod", method(in.Spec), pod.Stale)
 	case s.Hold != "":
-		return s.Hold, heldBy(s)
+		return s.Hold, s.HeldBy()
 	case pod.Busy:
 		return v1alpha1.ReasonRollingOut, "another policy is in the middle of upgrading it"
 	case len(p.Tries) > 0:
@@ -46,8 +47,8 @@ func exempt(pod *fleet.PodState) string {
 	return "it is exempt by the annotation " + v1alpha1.ExemptUntilAnnotation + " until " + clock(pod.ExemptUntil)
 }
 
-// heldBy says why nothing may be started.
-func heldBy(s *Summary) string {
+// HeldBy says why nothing may be started, where Hold does.
+func (s *Summary) HeldBy() string {
 	switch s.Hold {
 	case v1alpha1.ReasonUpgradeFailed:
 		return "revision " + s.FailedRevision + " has failed: " + s.FailureMessage
@@ -129,4 +130,50 @@ func (p *Plan) whyStep() (v1alpha1.Reason, string) {
 		return v1alpha1.ReasonRollingOut, at + ", and waits: " + s.Blocked
 	}
 	return v1alpha1.ReasonRollingOut, at
+}
+
+// Intent is what a method is going to do with a pod.
+type Intent string
+
+// What becomes of a pod.
+const (
+	// IntentNone: it has all of the target, or can't be brought nearer to it.
+	IntentNone Intent = "None"
+	// IntentInPlace: it is changed where it is.
+	IntentInPlace Intent = "InPlace"
+	// IntentRecreate: it is evicted, and its owner makes another.
+	IntentRecreate Intent = "Recreate"
+)
+
+// IntentFor says what the method is going to do with a pod.
+func IntentFor(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) Intent {
+	switch wayOf(pod, spec) {
+	case inPlace:
+		return IntentInPlace
+	case evict:
+		return IntentRecreate
+	}
+	return IntentNone
+}
+
+// Allowance is what a budget allows of one group of pods.
+type Allowance struct {
+	// Per is what the group is counted over, Group its name.
+	Per   v1alpha1.BudgetScope
+	Group string
+	// Limit of the Total pods may be unavailable, and Unavailable are now.
+	Total, Unavailable, Limit int
+}
+
+// Allowances are what each of the policy's budgets allows now, the fleet's first, then by group.
+func Allowances(in Input) []Allowance {
+	l := newLedger(in)
+	list := make([]Allowance, 0, len(l.accounts))
+	for g, a := range l.accounts {
+		list = append(list, Allowance{Per: g.per, Group: a.name, Total: a.total, Unavailable: a.unavailable, Limit: a.limit})
+	}
+	slices.SortFunc(list, func(a, b Allowance) int {
+		return cmp.Or(cmp.Compare(slices.Index(l.scopes, a.Per), slices.Index(l.scopes, b.Per)), cmp.Compare(a.Group, b.Group))
+	})
+	return list
 }

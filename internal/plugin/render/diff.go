@@ -2,6 +2,7 @@ package render
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/pmezard/go-difflib/difflib"
 	"sigs.k8s.io/yaml"
@@ -34,10 +35,15 @@ func DifferenceOf(from, to *revision.Revision) (Difference, error) {
 		return d, err
 	}
 	d.Unified, err = difflib.GetUnifiedDiffString(difflib.UnifiedDiff{
-		A: difflib.SplitLines(string(before)), FromFile: title(from),
-		B: difflib.SplitLines(string(after)), ToFile: title(to), Context: 3,
+		A: lines(before), FromFile: title(from),
+		B: lines(after), ToFile: title(to), Context: 3,
 	})
 	return d, err
+}
+
+// lines are those of a YAML document, without an empty one at its end.
+func lines(document []byte) []string {
+	return difflib.SplitLines(strings.TrimSuffix(string(document), "\n"))
 }
 
 func title(r *revision.Revision) string {

@@ -64,14 +64,6 @@ func age(t, now time.Time) string {
 	return Duration(now.Sub(t))
 }
 
-// few joins the first of many words.
-func few(words []string, most int) string {
-	if len(words) <= most {
-		return strings.Join(words, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(words[:most], ", "), len(words)-most)
-}
-
 // paragraph puts a title before lines of text, and indents those that follow.
 func paragraph(out io.Writer, title, text string) {
 	lines := slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return line == "" })
