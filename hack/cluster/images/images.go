@@ -1,13 +1,10 @@
-// Package images makes container images of Go programs, and serves them,
-// without a container engine.
+// Package images makes container images of programs, and serves them, without
+// a container engine.
 package images
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,21 +17,28 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
 // Nonroot is the user that an image runs as unless it says otherwise.
 const Nonroot = "65532:65532"
 
-// Spec is an image of one Go program.
+// Spec is an image of one program.
 type Spec struct {
-	// Package is the main package, as `go build` takes it.
+	// Package is the main package of a Go program, as `go build` takes it.
+	// Empty when Root has the program.
 	Package string
 	// Dir is where `go build` runs; the working directory when empty.
 	Dir string
 	// LDFlags and Tags go to `go build`.
 	LDFlags, Tags string
+	// Root is a folder whose content becomes the image's file tree, and belongs
+	// to root there.
+	Root string
+	// Files are the contents of further files, by their paths in the image.
+	// Everybody may read them. A path that ends with a slash is a folder that
+	// everybody may write to, its content is ignored.
+	Files map[string]string
 	// Binary is the path of the program in the image: /<last part of the
 	// package's path> when empty.
 	Binary string
@@ -44,6 +48,8 @@ type Spec struct {
 	Env []string
 	// User is Nonroot when empty.
 	User string
+	// StopSignal is how the program is asked to end: SIGTERM when empty.
+	StopSignal string
 	// Labels also set images apart that are otherwise the same: without them
 	// two tags of one program and the same arguments have one digest.
 	Labels map[string]string
@@ -70,16 +76,16 @@ func Push(ctx context.Context, ref string, spec Spec) (string, error) {
 	return tag.Context().Digest(digest.String()).String(), nil
 }
 
-// Build builds the program and packs it as the only layer of an image.
+// Build packs what the image is made of: the Go program, the file tree and the
+// further files, each as a layer.
 func Build(ctx context.Context, spec Spec) (v1.Image, error) {
-	path := spec.binaryPath()
-	layer, err := layers.get(ctx, spec, path)
+	layers, err := spec.layers(ctx)
 	if err != nil {
 		return nil, err
 	}
 	image := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	image = mutate.ConfigMediaType(image, types.OCIConfigJSON)
-	image, err = mutate.AppendLayers(image, layer)
+	image, err = mutate.AppendLayers(image, layers...)
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +95,34 @@ func Build(ctx context.Context, spec Spec) (v1.Image, error) {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", runtime.GOARCH
-	config.Config = spec.config(path)
+	config.Config = spec.config()
 	return mutate.ConfigFile(image, config)
+}
+
+// layers come with what changes least first.
+func (s Spec) layers(ctx context.Context) ([]v1.Layer, error) {
+	var all []v1.Layer
+	if s.Root != "" {
+		layer, err := cache.get(s.Root, func() ([]byte, error) { return packTree(s.Root) })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, layer)
+	}
+	if s.Package != "" {
+		key := strings.Join([]string{s.Dir, s.Package, s.LDFlags, s.Tags, s.binaryPath()}, "\x00")
+		layer, err := cache.get(key, func() ([]byte, error) { return s.packProgram(ctx) })
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, layer)
+	}
+	archive, err := packFiles(s.Files)
+	if err != nil {
+		return nil, err
+	}
+	layer, err := newLayer(archive)
+	return append(all, layer), err
 }
 
 func (s Spec) binaryPath() string {
@@ -100,16 +132,17 @@ func (s Spec) binaryPath() string {
 	return "/" + filepath.Base(s.Package)
 }
 
-func (s Spec) config(path string) v1.Config {
+func (s Spec) config() v1.Config {
 	user := s.User
 	if user == "" {
 		user = Nonroot
 	}
 	return v1.Config{
-		Entrypoint: append([]string{path}, s.Args...),
+		Entrypoint: append([]string{s.binaryPath()}, s.Args...),
 		Env:        s.Env,
 		User:       user,
 		Labels:     s.Labels,
+		StopSignal: s.StopSignal,
 		WorkingDir: "/",
 	}
 }
@@ -121,31 +154,32 @@ type layerCache struct {
 	layers map[string]v1.Layer
 }
 
-var layers = layerCache{layers: map[string]v1.Layer{}}
+var cache = layerCache{layers: map[string]v1.Layer{}}
 
-func (c *layerCache) get(ctx context.Context, spec Spec, path string) (v1.Layer, error) {
+func (c *layerCache) get(key string, pack func() ([]byte, error)) (v1.Layer, error) {
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
-	key := strings.Join([]string{spec.Dir, spec.Package, spec.LDFlags, spec.Tags, path}, "\x00")
-	if layer, built := c.layers[key]; built {
+	if layer, made := c.layers[key]; made {
 		return layer, nil
 	}
-	binary, err := compile(ctx, spec)
+	archive, err := pack()
 	if err != nil {
 		return nil, err
 	}
-	archive, err := pack(path, binary)
-	if err != nil {
-		return nil, err
-	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
-		return io.NopCloser(bytes.NewReader(archive)), nil
-	}, tarball.WithMediaType(types.OCILayer))
+	layer, err := newLayer(archive)
 	if err != nil {
 		return nil, err
 	}
 	c.layers[key] = layer
 	return layer, nil
+}
+
+func (s Spec) packProgram(ctx context.Context) ([]byte, error) {
+	binary, err := compile(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	return pack(entry{path: s.binaryPath(), mode: 0o755, content: binary})
 }
 
 // compile builds for a Linux node even when it runs elsewhere.
@@ -164,31 +198,4 @@ func compile(ctx context.Context, spec Spec) ([]byte, error) {
 		return nil, fmt.Errorf("go build %s: %w\n%s", spec.Package, err, output)
 	}
 	return os.ReadFile(out)
-}
-
-// pack writes a tar without times or owners, so that the same program always
-// has the same digest. /tmp is there because programs expect one.
-func pack(path string, binary []byte) ([]byte, error) {
-	var buffer bytes.Buffer
-	archive := tar.NewWriter(&buffer)
-	headers := []tar.Header{{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777}}
-	file := strings.TrimPrefix(path, "/")
-	for i, c := range file {
-		if c == '/' {
-			headers = append(headers, tar.Header{Name: file[:i+1], Typeflag: tar.TypeDir, Mode: 0o755})
-		}
-	}
-	headers = append(headers, tar.Header{Name: file, Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(binary))})
-	for i := range headers {
-		if err := archive.WriteHeader(&headers[i]); err != nil {
-			return nil, err
-		}
-	}
-	if _, err := archive.Write(binary); err != nil {
-		return nil, err
-	}
-	if err := archive.Close(); err != nil {
-		return nil, err
-	}
-	return buffer.Bytes(), nil
 }
