@@ -103,6 +103,15 @@ func startManager() {
 // both are ready. Both are removed after the test.
 func newFleet(name string, deployments int, replicas int32, change func(*v1alpha1.SidecarPolicy)) *harness.Fleet {
 	GinkgoHelper()
+	fleet := &harness.Fleet{Namespace: name, Deployments: deployments, Replicas: replicas, Image: image("app:v1"), Probe: true}
+	plugIn(fleet, change)
+	return fleet
+}
+
+// plugIn does what newFleet does, for a fleet of any kind.
+func plugIn(fleet *harness.Fleet, change func(*v1alpha1.SidecarPolicy)) {
+	GinkgoHelper()
+	name := fleet.Namespace
 	policy := harness.Policy(name, name, image("agent:v1"))
 	policy.Spec.Rollout.Health = health(2, 45)
 	if change != nil {
@@ -111,7 +120,6 @@ func newFleet(name string, deployments int, replicas int32, change func(*v1alpha
 	Expect(c.Create(ctx, policy)).To(Succeed())
 	_, err := harness.WaitReady(ctx, c, name, settleTimeout)
 	Expect(err).NotTo(HaveOccurred())
-	fleet := &harness.Fleet{Namespace: name, Deployments: deployments, Replicas: replicas, Image: image("app:v1"), Probe: true}
 	Expect(fleet.Create(ctx, c)).To(Succeed())
 	DeferCleanup(func() {
 		Expect(client.IgnoreNotFound(c.Delete(ctx, policy))).To(Succeed())
@@ -124,7 +132,6 @@ func newFleet(name string, deployments int, replicas int32, change func(*v1alpha
 		return p.Status.Pods != nil && int(p.Status.Pods.Updated) == fleet.Pods()
 	})
 	Expect(err).NotTo(HaveOccurred())
-	return fleet
 }
 
 func health(minReady, deadline int32) v1alpha1.HealthSpec {

@@ -1,0 +1,168 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"time"
+
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/hack/cluster/images"
+	"github.com/sidecar-dev/sidecar-operator/test/harness"
+	"github.com/sidecar-dev/sidecar-operator/test/images/programs"
+)
+
+// trafficProof is how many requests have to be answered for the pods to count as in use.
+const trafficProof = 100
+
+var _ = Describe("A real sidecar", func() {
+	It("as ambassador: nginx before an outgoing connection of the app", func() {
+		upstream := echo()
+		p := pattern{name: "ambassador", app: nginxApp(), port: 8080, drain: 2}
+		p.push(func(version string) images.Spec {
+			return nginx(fmt.Sprintf(`
+				server { listen 9101; location = /readyz { return 200 "ok\n"; } }
+				server { listen 127.0.0.1:9100; location / { proxy_pass %s; proxy_set_header Via %s; } }`, upstream, version))
+		})
+		p.plugIn(func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].ReadinessProbe = httpProbe(9101) })
+		// What the pods answer comes from upstream, through the ambassador.
+		traffic := p.upgrade(func(r *http.Request) { r.URL.Path = "/out/" })
+		Expect(traffic.Answers()).To(And(HaveLen(2), HaveKey("echo via v1"), HaveKey("echo via v2")))
+		p.unplug()
+	})
+})
+
+// pattern is one way to use a sidecar, of two versions: the images <name>:v1 and <name>:v2.
+type pattern struct {
+	// name is also that of the namespace, the policy and the sidecar.
+	name string
+	// app is the image of the app.
+	app string
+	// port is where requests enter the pod: the app's, or the sidecar's.
+	port int32
+	// drain is for how many seconds a pod gets no requests before its sidecar is restarted.
+	drain int32
+}
+
+// push makes both versions.
+func (p pattern) push(spec func(version string) images.Spec) {
+	GinkgoHelper()
+	for _, version := range []string{"v1", "v2"} {
+		_, err := images.Push(ctx, image(p.name+":"+version), spec(version))
+		Expect(err).NotTo(HaveOccurred())
+	}
+}
+
+// plugIn creates pods with the first version.
+func (p pattern) plugIn(change func(*v1alpha1.SidecarTemplate)) {
+	GinkgoHelper()
+	plugIn(&harness.Fleet{Namespace: p.name, Deployments: 1, Replicas: 2, Image: p.app, Probe: true}, func(policy *v1alpha1.SidecarPolicy) {
+		policy.Spec.Template.Sidecars[0].Image = image(p.name + ":v1")
+		policy.Spec.Rollout.Drain.Seconds = p.drain
+		change(&policy.Spec.Template)
+	})
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: p.name, Name: "app"}, Spec: corev1.ServiceSpec{
+		Selector: map[string]string{harness.AppLabel: "app-00"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(p.port)}},
+	}}
+	Expect(c.Create(ctx, service)).To(Succeed())
+	Eventually(func() []string { return serving(p.name) }, settleTimeout, "200ms").Should(HaveLen(2))
+}
+
+// upgrade brings the second version to pods that are in use: no request fails, and no app is touched.
+func (p pattern) upgrade(prepare func(*http.Request)) *harness.Traffic {
+	GinkgoHelper()
+	apps, sidecars := identities(p.name, harness.AppContainer), identities(p.name, p.name)
+	done := observe(p.name, 1)
+	traffic, err := harness.SendTraffic(ctx, c, p.name, prepare)
+	Expect(err).NotTo(HaveOccurred())
+	defer traffic.Stop()
+	Eventually(traffic.Sent, "30s", "50ms").Should(BeNumerically(">", trafficProof))
+	Expect(harness.SetImage(ctx, c, p.name, p.name, image(p.name+":v2"))).To(Succeed())
+	_, err = harness.WaitReady(ctx, c, p.name, settleTimeout)
+	Expect(err).NotTo(HaveOccurred())
+	Eventually(func() []string { return serving(p.name) }, settleTimeout, "200ms").Should(HaveLen(2))
+	sent := traffic.Sent()
+	Eventually(traffic.Sent, "30s", "50ms").Should(BeNumerically(">", sent+trafficProof))
+	traffic.Stop()
+	done()
+	AddReportEntry("answers", traffic.Answers())
+	Expect(traffic.Failures()).To(BeEmpty(), "of %d requests", traffic.Sent())
+	Expect(identities(p.name, harness.AppContainer)).To(Equal(apps))
+	for pod, now := range identities(p.name, p.name) {
+		Expect(now.ContainerID).NotTo(Equal(sidecars[pod].ContainerID), "the sidecar of pod %s", pod)
+		Expect(now.RestartCount).To(BeEquivalentTo(1), "the sidecar of pod %s", pod)
+	}
+	return traffic
+}
+
+// unplug deletes the policy and the pods. Those that their owner makes in their place are bare, and work.
+func (p pattern) unplug() {
+	GinkgoHelper()
+	policy := &v1alpha1.SidecarPolicy{ObjectMeta: metav1.ObjectMeta{Name: p.name}}
+	Expect(c.Delete(ctx, policy)).To(Succeed())
+	Eventually(func() error { return c.Get(ctx, client.ObjectKeyFromObject(policy), policy) }, settleTimeout, "200ms").ShouldNot(Succeed())
+	Expect(c.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(p.name))).To(Succeed())
+	Eventually(func() error {
+		pods := podsOf(p.name)
+		for _, pod := range pods {
+			if len(pod.Spec.InitContainers) > 0 || !harness.Ready(&pod) {
+				return fmt.Errorf("pod %s has init containers %d, ready %v", pod.Name, len(pod.Spec.InitContainers), harness.Ready(&pod))
+			}
+		}
+		if len(pods) != 2 {
+			return fmt.Errorf("%d pods", len(pods))
+		}
+		return nil
+	}, settleTimeout, "200ms").Should(Succeed())
+}
+
+// nginxApp is an app at port 8080: it answers /, logs the parameter id of the request to a file, and asks what
+// listens at its own port 9100 for /out/.
+func nginxApp() string {
+	GinkgoHelper()
+	spec := nginx(`
+		log_format id $arg_id;
+		server {
+			listen 8080;
+			location = /readyz { return 200 "ok\n"; }
+			location / { access_log /var/log/app/access.log id; return 200 "app via $http_via\n"; }
+			location /out/ { proxy_pass http://127.0.0.1:9100/; }
+		}`)
+	spec.Files["/var/log/app/"] = ""
+	_, err := images.Push(ctx, image("app:nginx"), spec)
+	Expect(err).NotTo(HaveOccurred())
+	return image("app:nginx")
+}
+
+func nginx(config string) images.Spec {
+	GinkgoHelper()
+	spec, err := programs.Nginx(ctx, config)
+	Expect(err).NotTo(HaveOccurred())
+	return spec
+}
+
+// echo is a server outside of the pods, which answers with the header Via of the request. It returns its URL.
+func echo() string {
+	GinkgoHelper()
+	nodes := &corev1.NodeList{}
+	Expect(c.List(ctx, nodes)).To(Succeed())
+	listener, err := net.Listen("tcp", net.JoinHostPort(nodes.Items[0].Status.Addresses[0].Address, "0"))
+	Expect(err).NotTo(HaveOccurred())
+	server := &httptest.Server{Listener: listener, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprintln(w, "echo via", strings.TrimSpace(r.Header.Get("Via")))
+	}), ReadHeaderTimeout: time.Second}}
+	server.Start()
+	DeferCleanup(server.Close)
+	return server.URL
+}

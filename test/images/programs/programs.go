@@ -1,0 +1,41 @@
+// Package programs says how images of real sidecars are made: from Go modules, each below this
+// folder, and from Debian's packages. What a sidecar does is in its image, with its configuration
+// and its arguments, so that another image is all that an upgrade needs.
+package programs
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sidecar-dev/sidecar-operator/hack/cluster/images"
+	"github.com/sidecar-dev/sidecar-operator/test/debian"
+)
+
+// Nginx is Debian's nginx. The configuration is the inside of its http block.
+func Nginx(ctx context.Context, http string) (images.Spec, error) {
+	const path = "/etc/nginx/nginx.conf"
+	root, err := debian.Unpack(ctx, "nginx", "libc6", "libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g")
+	return images.Spec{
+		Root: root, Binary: "/usr/sbin/nginx", Args: []string{"-e", "stderr", "-c", path},
+		Files: map[string]string{path: fmt.Sprintf(nginxConfig, http)},
+		// SIGTERM would cut off the requests that are under way.
+		StopSignal: "SIGQUIT",
+	}, err
+}
+
+// nginxConfig writes nowhere but below /tmp, since it is not run by root.
+const nginxConfig = `
+daemon off;
+pid /tmp/nginx.pid;
+error_log stderr;
+events {}
+http {
+  access_log off;
+  client_body_temp_path /tmp/client;
+  proxy_temp_path /tmp/proxy;
+  fastcgi_temp_path /tmp/fastcgi;
+  uwsgi_temp_path /tmp/uwsgi;
+  scgi_temp_path /tmp/scgi;
+%s
+}
+`
