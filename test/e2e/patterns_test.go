@@ -4,9 +4,15 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +33,27 @@ import (
 const trafficProof = 100
 
 var _ = Describe("A real sidecar", func() {
+	It("as logging agent: an OpenTelemetry Collector loses no line of the app's log, and reads none twice", func() {
+		p := pattern{name: "logging-agent", app: nginxApp(), port: 8080}
+		p.push(func(version string) images.Spec { return programs.OTelCollector(fmt.Sprintf(collectorConfig, version)) })
+		p.plugIn(func(t *v1alpha1.SidecarTemplate) {
+			t.Sidecars[0].VolumeMounts = []corev1.VolumeMount{{Name: "logs", MountPath: "/logs", ReadOnly: true}, {Name: "agent", MountPath: "/agent"}}
+			t.AppContainers = []v1alpha1.AppContainer{{Selector: "*", VolumeMounts: []corev1.VolumeMount{{Name: "logs", MountPath: "/var/log/app"}}}}
+			t.Volumes = []corev1.Volume{{Name: "logs"}, {Name: "agent"}}
+			for i := range t.Volumes {
+				t.Volumes[i].EmptyDir = &corev1.EmptyDirVolumeSource{}
+			}
+		})
+		traffic := p.upgrade(nil)
+		var want []int
+		for id := range traffic.Sent() {
+			want = append(want, id+1)
+		}
+		Eventually(func() []int { return slices.Sorted(maps.Keys(collected(p.name))) }, "20s", "200ms").Should(Equal(want))
+		Expect(slices.Collect(maps.Values(collected(p.name)))).To(And(HaveEach(HaveLen(1)), ContainElements([]string{"v1"}, []string{"v2"})))
+		p.unplug()
+	})
+
 	It("as ambassador: nginx before an outgoing connection of the app", func() {
 		upstream := echo()
 		p := pattern{name: "ambassador", app: nginxApp(), port: 8080, drain: 2}
@@ -42,6 +69,27 @@ var _ = Describe("A real sidecar", func() {
 		p.unplug()
 	})
 })
+
+// collectorConfig marks each line with the version that read it. How far it has read is kept
+// beside what it writes: the next version goes on from there.
+const collectorConfig = `
+receivers:
+  file_log:
+    include: [/logs/*.log]
+    start_at: beginning
+    storage: file_storage
+    operators:
+    - {type: add, field: attributes.agent, value: %s}
+exporters:
+  file: {path: /agent/sink.json, append: true}
+extensions:
+  file_storage: {directory: /agent/read, create_directory: true}
+service:
+  extensions: [file_storage]
+  telemetry: {metrics: {level: none}}
+  pipelines:
+    logs: {receivers: [file_log], exporters: [file]}
+`
 
 // pattern is one way to use a sidecar, of two versions: the images <name>:v1 and <name>:v2.
 type pattern struct {
@@ -151,6 +199,26 @@ func nginx(config string) images.Spec {
 	Expect(err).NotTo(HaveOccurred())
 	return spec
 }
+
+// collected is which versions of the log agent wrote which line into the sinks of a namespace's pods.
+func collected(namespace string) map[int][]string {
+	GinkgoHelper()
+	lines := map[int][]string{}
+	for _, pod := range podsOf(namespace) {
+		sink := filepath.Join(node.Dir(), "kubelet", "pods", string(pod.UID), "volumes", "kubernetes.io~empty-dir", "agent", "sink.json")
+		content, err := os.ReadFile(sink)
+		Expect(err).NotTo(HaveOccurred())
+		for _, record := range sinkRecord.FindAllStringSubmatch(string(content), -1) {
+			id, err := strconv.Atoi(record[1])
+			Expect(err).NotTo(HaveOccurred())
+			lines[id] = append(lines[id], record[2])
+		}
+	}
+	return lines
+}
+
+// sinkRecord is a line of the app in the sink, and the agent that read it.
+var sinkRecord = regexp.MustCompile(`"body":\{"stringValue":"(\d+)"\},"attributes":\[.*?"key":"agent","value":\{"stringValue":"(\w+)"`)
 
 // echo is a server outside of the pods, which answers with the header Via of the request. It returns its URL.
 func echo() string {

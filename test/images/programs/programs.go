@@ -6,10 +6,27 @@ package programs
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"runtime"
 
 	"github.com/sidecar-dev/sidecar-operator/hack/cluster/images"
 	"github.com/sidecar-dev/sidecar-operator/test/debian"
 )
+
+// module is the folder of a Go module that pins a program.
+func module(name string) string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), name)
+}
+
+// OTelCollector is an OpenTelemetry Collector that reads files and writes them into another one.
+func OTelCollector(config string) images.Spec {
+	const path = "/etc/otelcol/config.yaml"
+	return images.Spec{
+		Dir: module("otelcol"), Package: ".", Binary: "/otelcol", Args: []string{"--config=" + path},
+		Files: map[string]string{path: config},
+	}
+}
 
 // Nginx is Debian's nginx. The configuration is the inside of its http block.
 func Nginx(ctx context.Context, http string) (images.Spec, error) {
