@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 # unit needs nothing but Go.
 unit() {
-  go test "$@" ./api/... ./internal/... ./cmd/... ./hack/...
+  go test "$@" ./api/... ./internal/... ./cmd/... ./hack/... ./test/images/...
 }
 
 # envtest runs against an API server and etcd, built from their Go modules where KUBEBUILDER_ASSETS names none,

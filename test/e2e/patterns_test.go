@@ -4,10 +4,12 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -66,6 +68,28 @@ var _ = Describe("A real sidecar", func() {
 		// What the pods answer comes from upstream, through the ambassador.
 		traffic := p.upgrade(func(r *http.Request) { r.URL.Path = "/out/" })
 		Expect(traffic.Answers()).To(And(HaveLen(2), HaveKey("echo via v1"), HaveKey("echo via v2")))
+		p.unplug()
+	})
+
+	It("as adapter: Prometheus' exporter of the StatsD metrics that the app sends", func() {
+		versions := map[string]string{"v1": "0.30", "v2": "0.31"}
+		push("app:statsd", "--port=8080", "--statsd=127.0.0.1:9125")
+		p := pattern{name: "adapter", app: image("app:statsd"), port: 8080, drain: 2}
+		p.push(func(version string) images.Spec { return programs.StatsdExporter(versions[version]) })
+		p.plugIn(func(*v1alpha1.SidecarTemplate) {})
+		metrics := func(version string) {
+			GinkgoHelper()
+			for _, pod := range podsOf(p.name) {
+				Eventually(func() string { return get(&pod, 9102, "/metrics", nil) }, "20s", "200ms").Should(And(
+					MatchRegexp(`(?m)^requests [1-9]`), ContainSubstring(fmt.Sprintf(`,version="%s"}`, version))))
+			}
+		}
+		traffic, err := harness.SendTraffic(ctx, c, p.name, nil)
+		Expect(err).NotTo(HaveOccurred())
+		metrics("0.30")
+		traffic.Stop()
+		p.upgrade(nil)
+		metrics("0.31")
 		p.unplug()
 	})
 })
@@ -198,6 +222,21 @@ func nginx(config string) images.Spec {
 	spec, err := programs.Nginx(ctx, config)
 	Expect(err).NotTo(HaveOccurred())
 	return spec
+}
+
+// direct asks no proxy for the way: the pod is next door.
+var direct = http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+
+// get asks a pod, and returns the status and the body of its answer.
+func get(pod *corev1.Pod, port int, path string, user *url.Userinfo) string {
+	GinkgoHelper()
+	address := url.URL{Scheme: "http", User: user, Host: net.JoinHostPort(pod.Status.PodIP, strconv.Itoa(port)), Path: path}
+	response, err := direct.Get(address.String())
+	Expect(err).NotTo(HaveOccurred())
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	Expect(err).NotTo(HaveOccurred())
+	return response.Status + ": " + string(body)
 }
 
 // collected is which versions of the log agent wrote which line into the sinks of a namespace's pods.

@@ -28,6 +28,16 @@ func OTelCollector(config string) images.Spec {
 	}
 }
 
+// StatsdExporter is Prometheus' exporter of StatsD metrics, 0.30 or 0.31. It takes them at UDP port
+// 9125 and serves them at port 9102.
+func StatsdExporter(version string) images.Spec {
+	return images.Spec{
+		Dir: module("statsd-exporter-" + version), Package: "github.com/prometheus/statsd_exporter",
+		LDFlags: "-X github.com/prometheus/common/version.Version=" + version,
+		Args:    []string{"--statsd.listen-tcp=", "--log.level=warn"},
+	}
+}
+
 // Nginx is Debian's nginx. The configuration is the inside of its http block.
 func Nginx(ctx context.Context, http string) (images.Spec, error) {
 	const path = "/etc/nginx/nginx.conf"

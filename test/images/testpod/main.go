@@ -25,6 +25,7 @@ type options struct {
 	exitCode   int
 	call       string
 	callAfter  time.Duration
+	statsd     string
 }
 
 func main() {
@@ -54,6 +55,7 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	flags.IntVar(&opts.exitCode, "exit-code", 1, "exit code of a crash")
 	flags.StringVar(&opts.call, "call", "", "URL that is asked once, after --call-after; the app's /exit makes it restart")
 	flags.DurationVar(&opts.callAfter, "call-after", 0, "when --call is asked")
+	flags.StringVar(&opts.statsd, "statsd", "", "host:port that counts the requests of /, by StatsD over UDP")
 	if err := flags.Parse(args); err != nil {
 		return opts, err
 	}
@@ -61,6 +63,7 @@ func parse(args []string, getenv func(string) string) (options, error) {
 		"name": "TESTPOD_NAME", "version": "TESTPOD_VERSION", "port": "TESTPOD_PORT",
 		"ready-after": "TESTPOD_READY_AFTER", "crash-after": "TESTPOD_CRASH_AFTER", "exit-code": "TESTPOD_EXIT_CODE",
 		"call": "TESTPOD_CALL", "call-after": "TESTPOD_CALL_AFTER",
+		"statsd": "TESTPOD_STATSD",
 	}
 	for name, variable := range variables {
 		if value := getenv(variable); value != "" {
@@ -110,6 +113,9 @@ func run(ctx context.Context, opts options) error {
 func handler(opts options, started time.Time) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		if opts.statsd != "" {
+			count(opts.statsd)
+		}
 		_, _ = fmt.Fprintf(w, "%s %s\n", opts.name, opts.version)
 	})
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -132,4 +138,14 @@ func handler(opts options, started time.Time) http.Handler {
 		_, _ = fmt.Fprintln(w, "ok")
 	})
 	return mux
+}
+
+// count tells a StatsD server about one request. Nobody waits for it, and what is lost is lost.
+func count(address string) {
+	server, err := net.Dial("udp", address)
+	if err != nil {
+		return
+	}
+	defer func() { _ = server.Close() }()
+	_, _ = fmt.Fprint(server, "requests:1|c")
 }

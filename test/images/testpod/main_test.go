@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -41,6 +42,24 @@ func TestReadyz(t *testing.T) {
 				t.Errorf("got %d, want %d", recorder.Code, test.want)
 			}
 		})
+	}
+}
+
+func TestRequestsAreCountedByStatsD(t *testing.T) {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	opts := options{statsd: server.LocalAddr().String()}
+	handler(opts, time.Now()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+	if err := server.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	packet := make([]byte, 100)
+	n, _, err := server.ReadFrom(packet)
+	if got, want := string(packet[:n]), "requests:1|c"; err != nil || got != want {
+		t.Errorf("got %q (%v), want %q", got, err, want)
 	}
 }
 
