@@ -92,6 +92,28 @@ var _ = Describe("A real sidecar", func() {
 		metrics("0.31")
 		p.unplug()
 	})
+
+	It("as auth proxy: oauth2-proxy before the app, with passwords that change", func() {
+		passwords := map[string]map[string]string{"v1": {"ann": "1"}, "v2": {"ann": "1", "ben": "2"}}
+		p := pattern{name: "auth-proxy", app: nginxApp(), port: 4180, drain: 2}
+		p.push(func(version string) images.Spec { return programs.OAuth2Proxy(passwords[version]) })
+		p.plugIn(func(t *v1alpha1.SidecarTemplate) {
+			t.Sidecars[0].ReadinessProbe = httpProbe(4180)
+			t.Sidecars[0].ReadinessProbe.HTTPGet.Path = "/ready"
+		})
+		in := func(user *url.Userinfo, want string) {
+			GinkgoHelper()
+			for _, pod := range podsOf(p.name) {
+				Expect(get(&pod, 4180, "/", user)).To(HavePrefix(want))
+			}
+		}
+		in(nil, "403 Forbidden")
+		in(url.UserPassword("ben", "2"), "403 Forbidden")
+		p.upgrade(func(r *http.Request) { r.SetBasicAuth("ann", "1") })
+		in(nil, "403 Forbidden")
+		in(url.UserPassword("ben", "2"), "200 OK: app")
+		p.unplug()
+	})
 })
 
 // collectorConfig marks each line with the version that read it. How far it has read is kept

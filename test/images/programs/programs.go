@@ -5,9 +5,12 @@ package programs
 
 import (
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/sidecar-dev/sidecar-operator/hack/cluster/images"
 	"github.com/sidecar-dev/sidecar-operator/test/debian"
@@ -36,6 +39,33 @@ func StatsdExporter(version string) images.Spec {
 		LDFlags: "-X github.com/prometheus/common/version.Version=" + version,
 		Args:    []string{"--statsd.listen-tcp=", "--log.level=warn"},
 	}
+}
+
+// OAuth2Proxy is oauth2-proxy at port 4180 before an app at port 8080. It lets those in who know
+// one of the passwords, which are named by user.
+func OAuth2Proxy(passwords map[string]string) images.Spec {
+	const path = "/etc/oauth2-proxy/htpasswd"
+	return images.Spec{
+		Dir: module("oauth2-proxy"), Package: "github.com/oauth2-proxy/oauth2-proxy/v7", Binary: "/oauth2-proxy",
+		Args: []string{
+			"--http-address=:4180", "--upstream=http://127.0.0.1:8080/", "--htpasswd-file=" + path,
+			// It does not start without a provider. This one is not asked before somebody logs in there.
+			"--provider=github", "--client-id=none", "--client-secret=none", "--email-domain=*",
+			"--cookie-secret=" + strings.Repeat("0", 32), "--request-logging=false", "--auth-logging=false",
+		},
+		Files: map[string]string{path: htpasswd(passwords)},
+	}
+}
+
+// htpasswd is a file of users as Apache's program of that name writes it, with SHA-1: the passwords
+// of a test are no secrets.
+func htpasswd(passwords map[string]string) string {
+	var file strings.Builder
+	for user, password := range passwords {
+		sum := sha1.Sum([]byte(password))
+		_, _ = fmt.Fprintf(&file, "%s:{SHA}%s\n", user, base64.StdEncoding.EncodeToString(sum[:]))
+	}
+	return file.String()
 }
 
 // Nginx is Debian's nginx. The configuration is the inside of its http block.
