@@ -114,6 +114,19 @@ var _ = Describe("A real sidecar", func() {
 		in(url.UserPassword("ben", "2"), "200 OK: app")
 		p.unplug()
 	})
+
+	It("as proxy: HAProxy before the app", func() {
+		p := pattern{name: "proxy", app: nginxApp(), port: 8000, drain: 2}
+		p.push(func(version string) images.Spec {
+			spec, err := programs.HAProxy(ctx, fmt.Sprintf(proxyConfig, version))
+			Expect(err).NotTo(HaveOccurred())
+			return spec
+		})
+		p.plugIn(func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].ReadinessProbe = httpProbe(8000) })
+		traffic := p.upgrade(nil)
+		Expect(traffic.Answers()).To(And(HaveLen(2), HaveKey("app via v1"), HaveKey("app via v2")))
+		p.unplug()
+	})
 })
 
 // collectorConfig marks each line with the version that read it. How far it has read is kept
@@ -135,6 +148,21 @@ service:
   telemetry: {metrics: {level: none}}
   pipelines:
     logs: {receivers: [file_log], exporters: [file]}
+`
+
+const proxyConfig = `
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 5s
+  timeout server 5s
+frontend in
+  bind :8000
+  monitor-uri /readyz
+  http-request set-header Via %s
+  default_backend app
+backend app
+  server app 127.0.0.1:8080
 `
 
 // pattern is one way to use a sidecar, of two versions: the images <name>:v1 and <name>:v2.

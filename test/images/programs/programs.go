@@ -96,3 +96,17 @@ http {
 %s
 }
 `
+
+// HAProxy is Debian's HAProxy.
+func HAProxy(ctx context.Context, config string) (images.Spec, error) {
+	const path = "/etc/haproxy/haproxy.cfg"
+	root, err := debian.Unpack(ctx, "haproxy", "libc6", "libcap2", "libcrypt1", "libgcc-s1", "libgcrypt20", "libgpg-error0",
+		"liblua5.3-0", "liblz4-1", "liblzma5", "libopentracing-c-wrapper0", "libopentracing1", "libpcre2-8-0", "libssl3",
+		"libstdc++6", "libsystemd0", "libzstd1", "zlib1g")
+	return images.Spec{
+		Root: root, Binary: "/usr/sbin/haproxy", Args: []string{"-W", "-db", "-f", path},
+		Files: map[string]string{path: config},
+		// SIGTERM would cut off the requests that are under way.
+		StopSignal: "SIGUSR1",
+	}, err
+}
