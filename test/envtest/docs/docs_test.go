@@ -17,8 +17,10 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -26,6 +28,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/test/envtest/apiserver"
 	"github.com/sidecar-dev/sidecar-operator/test/harness"
 )
@@ -79,6 +83,7 @@ var _ = Describe("YAML", func() {
 			for _, object := range decode(string(text)) {
 				tried++
 				tryOut(path, object)
+				tryPod(path, object)
 			}
 		}
 		Expect(tried).To(BeNumerically(">=", 2))
@@ -95,17 +100,37 @@ func tryOut(path string, object *unstructured.Unstructured) {
 	Expect(err).NotTo(HaveOccurred(), "%s: %s %s", path, object.GetKind(), object.GetName())
 }
 
+// tryPod creates a pod with the sidecars of a policy as a dry run: the schema of policies does not know all that
+// a pod can't have, like a mount of a volume that is not there.
+func tryPod(path string, object *unstructured.Unstructured) {
+	GinkgoHelper()
+	if object.GetKind() != "SidecarPolicy" {
+		return
+	}
+	policy := &v1alpha1.SidecarPolicy{}
+	Expect(runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, policy)).To(Succeed(), path)
+	// An API server gives pods a service account where it has the admission plugin for that.
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "sample"}, Spec: corev1.PodSpec{
+		ServiceAccountName: "default", Containers: []corev1.Container{{Name: "app", Image: "app:v1"}},
+	}}
+	r := revision.Next(nil, policy.Spec.Template)
+	additions, conflicts := inject.Render(pod, policy.Name, &r)
+	Expect(conflicts).To(BeEmpty(), path)
+	additions.Apply(pod)
+	Expect(server.Client.Create(ctx, pod, client.DryRunAll)).To(Succeed(), path)
+}
+
 func decode(text string) []*unstructured.Unstructured {
 	GinkgoHelper()
 	var objects []*unstructured.Unstructured
 	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096)
 	for {
 		object := &unstructured.Unstructured{}
-		if err := decoder.Decode(&object.Object); errors.Is(err, io.EOF) {
+		err := decoder.Decode(&object.Object)
+		if errors.Is(err, io.EOF) {
 			return objects
-		} else {
-			Expect(err).NotTo(HaveOccurred(), text)
 		}
+		Expect(err).NotTo(HaveOccurred(), text)
 		objects = append(objects, object)
 	}
 }
