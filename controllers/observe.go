@@ -12,7 +12,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/version"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -107,7 +106,7 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	}
 	resolver := workload.NewResolver(r.Client)
 	refusals := r.refusals.of(p.policy.Name)
-	members := make([]fleet.Member, 0, ptr.Deref(p.policy.Status.Pods, v1alpha1.PodCounts{}).Selected) // as many as last time
+	members := r.room[:0]
 	security := podsecurity.Templates{Policy: p.policy.Name, Revision: p.aim.Target}
 	for i := range namespaces {
 		namespace := &namespaces[i]
@@ -132,6 +131,7 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 		}
 	}
 	refusals.keepOnly(members)
+	r.room = members
 	return members, nil
 }
 

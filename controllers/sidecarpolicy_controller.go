@@ -40,7 +40,9 @@ type SidecarPolicyReconciler struct {
 	Reports *report.Board
 
 	// judgements are the last of each policy; one that starts without them judges every pod.
-	judgements   map[string]*fleet.Judgement
+	judgements map[string]*fleet.Judgement
+	// room is where a pass gathers the members of the fleet, as the one before it did.
+	room         []fleet.Member
 	records      fleet.Records
 	refusals     refusals
 	measurements measurements
