@@ -71,11 +71,13 @@ func (b *bench) stop() error {
 	return b.cluster.Stop()
 }
 
-// policy lets everything be upgraded at once.
+// policy lets everything be upgraded at once. A busy machine may keep the webhook from answering in time;
+// such a pod is to be made again then, and not to stay without the sidecar.
 func policy() *v1alpha1.SidecarPolicy {
 	all := ptr.To(intstr.FromString("100%"))
 	p := harness.Policy(name, name, image(0))
 	p.Spec.Rollout.Budgets = []v1alpha1.Budget{{Per: v1alpha1.PerFleet, MaxUnavailable: all}, {Per: v1alpha1.PerWorkload, MaxUnavailable: all}}
+	p.Spec.Injection.FailurePolicy = v1alpha1.FailurePolicyFail
 	p.Spec.Rollout.Health.MinReadySeconds = ptr.To[int32](0)
 	return p
 }
