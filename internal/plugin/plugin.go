@@ -80,7 +80,7 @@ func (a *app) root() *cobra.Command {
 	root.AddGroup(
 		&cobra.Group{ID: groupSee, Title: "See what is and what would be:"},
 		&cobra.Group{ID: groupSteer, Title: "Steer a roll-out:"})
-	for _, add := range []func() *cobra.Command{a.status, a.history, a.diff, a.plan, a.explain} {
+	for _, add := range []func() *cobra.Command{a.status, a.history, a.diff, a.plan, a.explain, a.doctor} {
 		command := add()
 		command.GroupID = groupSee
 		root.AddCommand(command)

@@ -42,7 +42,7 @@ func planOf(file string) (plan render.Plan, code int) {
 
 var _ = Describe("Planning", func() {
 	It("says what a change would do, and changes nothing", func() {
-		newPolicy("plan", withApproval)
+		newPolicy("plan", withApproval, func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Budgets = nil })
 		newPods("plan", "web", 4)
 		newPods("plan", "till", 2)
 		Expect(server.Client.Create(ctx, &policyv1.PodDisruptionBudget{ObjectMeta: metav1.ObjectMeta{Namespace: "plan", Name: "till"},

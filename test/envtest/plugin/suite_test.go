@@ -12,10 +12,12 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -137,12 +139,17 @@ func newPolicy(name string, changes ...func(*v1alpha1.SidecarPolicy)) {
 	policy := harness.Policy(name, name, "agent:1")
 	policy.Spec.Template.Sidecars[0].Name = "agent"
 	policy.Spec.Rollout.Health.MinReadySeconds = ptr.To[int32](1)
+	all := intstr.FromString("100%") // few waves make a short test
+	policy.Spec.Rollout.Budgets = []v1alpha1.Budget{{Per: v1alpha1.PerFleet, MaxUnavailable: &all}, {Per: v1alpha1.PerWorkload, MaxUnavailable: &all}}
 	for _, change := range changes {
 		change(policy)
 	}
 	Expect(server.Client.Create(ctx, policy)).To(Succeed())
 	DeferCleanup(func() {
 		Expect(client.IgnoreNotFound(server.Client.Delete(ctx, policy))).To(Succeed())
+		registration := &admissionregistrationv1.MutatingWebhookConfiguration{} // there is no garbage collector here
+		registration.Name = "sidecar-operator-" + name
+		Expect(client.IgnoreNotFound(server.Client.Delete(ctx, registration))).To(Succeed())
 	})
 	settle(name)
 }
@@ -162,7 +169,7 @@ func settle(name string) {
 		_, err := operator.Reconcile(ctx, ctrl.Request{NamespacedName: types.NamespacedName{Name: name}})
 		Expect(err).NotTo(HaveOccurred())
 		changed := runPods(name)
-		clock.Step(2 * time.Second)
+		clock.Step(5 * time.Second)
 		if policyNow(name).ResourceVersion == before && !changed {
 			return
 		}

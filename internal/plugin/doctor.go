@@ -1,0 +1,175 @@
+package plugin
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/plugin/doctor"
+)
+
+// What an installation is called where nobody has said otherwise.
+const (
+	webhookService = "sidecar-operator-webhook-service"
+	webhookSecret  = "sidecar-operator-webhook-cert"
+	leaderLease    = "sidecar-operator.fleet.sidecar.dev"
+)
+
+func (a *app) doctor() *cobra.Command {
+	command := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check the installation of the operator",
+		Long:  "Check the installation of the operator: each finding says what to do next. Exits with 1 where something is broken.",
+		Args:  cobra.NoArgs,
+	}
+	f := addFormat(command)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		if err := f.check(); err != nil {
+			return err
+		}
+		facts, err := a.facts(command.Context())
+		if err != nil {
+			return err
+		}
+		findings := doctor.Check(facts)
+		if err := a.write(f, findings, func() string { return doctor.Text(findings) }); err != nil {
+			return err
+		}
+		if doctor.Sick(findings) {
+			return exitCode(exitError)
+		}
+		return nil
+	}
+	return command
+}
+
+// facts reads the cluster. What can't be read is a fact too; an error is where nobody can be asked at all.
+func (a *app) facts(ctx context.Context) (*doctor.Facts, error) {
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	f := &doctor.Facts{Now: a.clock.Now(), Namespace: a.namespace, Unread: map[string]string{}}
+	if f.ServerVersion, err = a.serverVersion(); err != nil {
+		return nil, err
+	}
+	if f.Policies, err = listPolicies(ctx, c); err != nil && !meta.IsNoMatchError(err) && !apierrors.IsForbidden(err) {
+		return nil, err
+	}
+	if f.Rights, err = a.rights(ctx, c); err != nil {
+		return nil, err
+	}
+	if f.Deployment, err = a.deployment(ctx, c); err != nil {
+		f.Unread[doctor.FactDeployment] = err.Error()
+	}
+	readLists(ctx, c, f, a.namespace)
+	a.readObjects(ctx, c, f)
+	return f, nil
+}
+
+// readLists reads what there may be several of.
+func readLists(ctx context.Context, c client.Reader, f *doctor.Facts, namespace string) {
+	crds, roles := &apiextensionsv1.CustomResourceDefinitionList{}, &rbacv1.ClusterRoleList{}
+	registrations, endpoints := &admissionregistrationv1.MutatingWebhookConfigurationList{}, &discoveryv1.EndpointSliceList{}
+	nodes, namespaces := &corev1.NodeList{}, &corev1.NamespaceList{}
+	pods := &metav1.PartialObjectMetadataList{}
+	pods.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
+	for _, read := range []struct {
+		fact    string
+		list    client.ObjectList
+		options []client.ListOption
+	}{
+		{doctor.FactCRDs, crds, nil},
+		{doctor.FactClusterRoles, roles, nil},
+		{doctor.FactRegistrations, registrations, []client.ListOption{client.HasLabels{v1alpha1.PolicyLabel}}},
+		{doctor.FactEndpoints, endpoints, []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: webhookService}}},
+		{doctor.FactNodes, nodes, nil},
+		{doctor.FactNamespaces, namespaces, nil},
+		{doctor.FactPods, pods, nil},
+	} {
+		if err := c.List(ctx, read.list, read.options...); err != nil {
+			f.Unread[read.fact] = err.Error()
+		}
+	}
+	f.CRDs, f.Registrations, f.Endpoints = crds.Items, registrations.Items, endpoints.Items
+	f.Nodes, f.Namespaces, f.Pods = nodes.Items, namespaces.Items, pods.Items
+	for i := range roles.Items {
+		f.ClusterRoles = append(f.ClusterRoles, roles.Items[i].Name)
+	}
+}
+
+// readObjects reads what there is one of.
+func (a *app) readObjects(ctx context.Context, c client.Reader, f *doctor.Facts) {
+	secret, lease := &corev1.Secret{}, &coordinationv1.Lease{}
+	err := c.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: argument(f, "webhook-secret", webhookSecret)}, secret)
+	switch {
+	case err == nil:
+		f.Certificate = secret
+	case !apierrors.IsNotFound(err):
+		f.Unread[doctor.FactCertificate] = err.Error()
+	}
+	err = c.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: leaderLease}, lease)
+	switch {
+	case err == nil:
+		f.Lease = lease
+	case !apierrors.IsNotFound(err):
+		f.Unread[doctor.FactLease] = err.Error()
+	}
+}
+
+// argument is the value of a flag that the manager is started with.
+func argument(f *doctor.Facts, name, fallback string) string {
+	if f.Deployment == nil {
+		return fallback
+	}
+	for _, container := range f.Deployment.Spec.Template.Spec.Containers {
+		for _, arg := range container.Args {
+			if value, found := strings.CutPrefix(arg, "--"+name+"="); found {
+				return value
+			}
+		}
+	}
+	return fallback
+}
+
+// rights asks what the user may do.
+func (a *app) rights(ctx context.Context, c client.Client) ([]doctor.Right, error) {
+	group := v1alpha1.GroupVersion.Group
+	var rights []doctor.Right
+	for _, r := range []struct{ verb, group, resource, namespace, use string }{
+		{"list", group, "sidecarpolicies", "", "status"},
+		{"watch", group, "sidecarpolicies", "", "status --watch"},
+		{"patch", group, "sidecarpolicies", "", "steering"},
+		{"list", "apps", "controllerrevisions", a.namespace, "history, diff, undo and explain"},
+		{"list", "", "pods", "", "history, plan and explain"},
+		{"list", "", "nodes", "", "plan and explain"},
+		{"list", "", "namespaces", "", "plan and explain"},
+		{"list", "apps", "replicasets", "", "plan and explain"},
+		{"list", "policy", "poddisruptionbudgets", "", "plan and explain"},
+	} {
+		review := &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
+			ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: r.verb, Group: r.group, Resource: r.resource, Namespace: r.namespace}}}
+		if err := c.Create(ctx, review); err != nil {
+			return nil, err
+		}
+		name := r.resource
+		if r.group != "" {
+			name += "." + r.group
+		}
+		rights = append(rights, doctor.Right{Verb: r.verb, Resource: name, Allowed: review.Status.Allowed, For: r.use})
+	}
+	return rights, nil
+}
