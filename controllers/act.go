@@ -45,6 +45,9 @@ func (r *SidecarPolicyReconciler) act(ctx context.Context, p *pass) error {
 	for _, pod := range p.plan.Replaced {
 		writes = append(writes, write{pod, "replace", func(ctx context.Context) error { return r.replacePod(ctx, p, pod) }})
 	}
+	for _, pod := range p.plan.Unplugged {
+		writes = append(writes, write{pod, "unplug", func(ctx context.Context) error { return r.evictPod(ctx, pod) }})
+	}
 	for _, pod := range p.plan.Drains {
 		writes = append(writes, write{pod, "drain", func(ctx context.Context) error { return r.setGate(ctx, p, pod, corev1.ConditionFalse) }})
 	}

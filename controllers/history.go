@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 )
 
@@ -16,9 +17,10 @@ import (
 // compared with the revision it was created with for as long as it lives.
 func (r *SidecarPolicyReconciler) trimHistory(ctx context.Context, p *pass) error {
 	inUse := map[string]bool{p.aim.Target.Hash: true, p.goal.Hash: true, p.policy.Status.StableRevision: true, p.policy.Status.TargetRevision: true}
-	for i := range p.pods {
-		pod := &p.pods[i]
-		inUse[pod.Label], inUse[pod.Born], inUse[pod.Given] = true, true, true
+	for _, pods := range [][]fleet.PodState{p.pods, p.deselected} {
+		for i := range pods {
+			inUse[pods[i].Label], inUse[pods[i].Born], inUse[pods[i].Given] = true, true, true
+		}
 	}
 	limit := int(ptr.Deref(p.policy.Spec.RevisionHistoryLimit, v1alpha1.DefaultRevisionHistoryLimit))
 	for _, expired := range revision.Expired(p.revisions, inUse, limit) {

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -54,9 +55,10 @@ type Sight struct {
 
 // Look looks at a policy, which need not be the one that is stored.
 func (o *Onlooker) Look(ctx context.Context, policy *v1alpha1.SidecarPolicy, now time.Time) (*Sight, error) {
-	r := &SidecarPolicyReconciler{Client: o.Client, Live: o.Client, Namespace: o.Namespace, ServerVersion: o.ServerVersion}
+	pods := ListedPods{Reader: o.Client}
+	r := &SidecarPolicyReconciler{Client: o.Client, Pods: pods, Live: o.Client, Namespace: o.Namespace, ServerVersion: o.ServerVersion}
 	if o.PrefetchImage != "" {
-		r.Prefetcher = &Prefetcher{Client: o.Client, IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion}
+		r.Prefetcher = &Prefetcher{Client: o.Client, Pods: pods, IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion}
 	}
 	p := &pass{policy: policy, now: now}
 	isNew, err := r.judgeSpec(ctx, p)
@@ -73,22 +75,15 @@ func (o *Onlooker) Look(ctx context.Context, policy *v1alpha1.SidecarPolicy, now
 		return s, nil
 	}
 	p.aim = rollout.TakeAim(policy, p.goal, p.revisions)
+	if injecting := meta.FindStatusCondition(policy.Status.Conditions, v1alpha1.ConditionInjecting); injecting != nil {
+		p.injecting.holds = injecting.Status
+	}
 	if err := r.observe(ctx, p); err != nil {
 		return nil, err
 	}
 	s.Aim, s.Pods, s.Leaving, s.Contents, s.Plan = p.aim, p.pods, p.leaving, p.contents, p.plan
-	s.Input = p.aim.Input(p.pods, p.disruptions, now)
-	s.Input.Leaving, s.Input.Vacancies = p.countLeaving(), fleet.Vacancies(members(p.pods), p.leaving)
-	s.Input.NotAccepted, s.Input.Images = p.accepted.holds != yes, r.presence(ctx, p)
+	s.Input = p.input
 	return s, p.imagesErr
-}
-
-func members(pods []fleet.PodState) []fleet.Member {
-	list := make([]fleet.Member, len(pods))
-	for i := range pods {
-		list[i] = pods[i].Member
-	}
-	return list
 }
 
 // judgeSpec is accept without what it writes. It says whether the goal is a new revision.

@@ -6,12 +6,10 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 )
@@ -32,8 +30,7 @@ var _ = Describe("Missed pods", func() {
 	// newer creates a pod in the place of one that was evicted. The API server tells by the second when.
 	newer := func(w *world, deployment string, injected bool) {
 		GinkgoHelper()
-		rs := &appsv1.ReplicaSet{}
-		Expect(server.Client.Get(ctx, client.ObjectKey{Namespace: w.name, Name: deployment}, rs)).To(Succeed())
+		rs := w.replicaSet(deployment)
 		Eventually(func() error {
 			pod := w.plainPod(deployment+"-anew", ownedBy(rs))
 			if injected {

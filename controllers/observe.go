@@ -1,6 +1,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/podsecurity"
 	"github.com/sidecar-dev/sidecar-operator/internal/resources"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
@@ -39,22 +41,33 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	if err != nil {
 		return err
 	}
-	members, err := r.members(ctx, p, namespaces)
+	scout, err := r.scout(ctx, p)
 	if err != nil {
 		return err
 	}
-	if p.disruptions, err = r.disruptions(ctx, members, view); err != nil {
+	members, err := scout.fleet(ctx, namespaces)
+	if err != nil {
 		return err
 	}
-	p.pods = r.judge(members, view)
+	deselected, companions, err := scout.strays(ctx)
+	if err != nil {
+		return err
+	}
+	scout.refusals.keepOnly(members, deselected)
+	all := slices.Concat(members, deselected, companions)
+	if p.disruptions, err = r.disruptions(ctx, all, view); err != nil {
+		return err
+	}
+	p.pods, p.deselected = r.judge(members, view), fleet.Judge(deselected, view)
 	input := p.aim.Input(p.pods, p.disruptions, p.now)
-	input.Leaving, input.Vacancies = p.countLeaving(), fleet.Vacancies(members, p.leaving)
+	input.Deselected, input.Companions = p.deselected, fleet.Judge(companions, view)
+	input.Leaving, input.Vacancies = p.countLeaving(), fleet.Vacancies(all, p.leaving)
 	input.Measurements = r.measurements.take(p.policy.Name)
 	input.NotAccepted = p.accepted.holds != yes
 	input.Injecting = p.injecting.holds == yes
 	input.Images = r.presence(ctx, p)
 	plan := rollout.Make(input)
-	p.plan = &plan
+	p.input, p.plan = input, &plan
 	return nil
 }
 
@@ -94,8 +107,17 @@ func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alph
 	return selected, nil
 }
 
-// members are the pods of the fleet with their workloads.
-func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespaces []corev1.Namespace) ([]fleet.Member, error) {
+// scout makes members of pods.
+type scout struct {
+	r        *SidecarPolicyReconciler
+	p        *pass
+	selector selection.Selector
+	resolver *workload.Resolver
+	nodes    map[string]fleet.Node
+	refusals *policyRefusals
+}
+
+func (r *SidecarPolicyReconciler) scout(ctx context.Context, p *pass) (*scout, error) {
 	selector, err := selection.New(&p.policy.Spec.Selector, r.Namespace)
 	if err != nil {
 		return nil, err
@@ -104,49 +126,64 @@ func (r *SidecarPolicyReconciler) members(ctx context.Context, p *pass, namespac
 	if err != nil {
 		return nil, err
 	}
-	resolver := workload.NewResolver(r.Client)
-	refusals := r.refusals.of(p.policy.Name)
-	members := r.room[:0]
-	security := podsecurity.Templates{Policy: p.policy.Name, Revision: p.aim.Target}
+	return &scout{r: r, p: p, selector: selector, resolver: workload.NewResolver(r.Client), nodes: nodes, refusals: r.refusals.of(p.policy.Name)}, nil
+}
+
+// fleet are the pods that the policy selects with their workloads. Those that are being deleted are noted.
+func (s *scout) fleet(ctx context.Context, namespaces []corev1.Namespace) ([]fleet.Member, error) {
+	members := s.r.room[:0]
+	security := podsecurity.Templates{Policy: s.p.policy.Name, Revision: s.p.aim.Target}
 	for i := range namespaces {
 		namespace := &namespaces[i]
-		forbidden := security.Check(namespace.Labels)
-		pods, err := r.selected(ctx, namespace.Name, selector.In(namespace.Labels))
+		selector := s.selector.In(namespace.Labels)
+		pods, err := s.r.present(ctx, namespace.Name, func(pod *corev1.Pod) bool { return selector.Matches(labels.Set(pod.Labels)) })
 		if err != nil {
 			return nil, err
 		}
+		forbidden := security.Check(namespace.Labels)
 		for _, pod := range pods {
-			info, err := resolver.Of(ctx, namespace.Name, pod)
-			if err != nil {
+			if members, err = s.add(ctx, members, namespace, pod, forbidden); err != nil {
 				return nil, err
 			}
-			member := fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner), Top: info.Owner, Owner: ownerOf(pod, &info),
-				NamespaceLabels: namespace.Labels, Forbidden: forbidden, Node: nodes[pod.Spec.NodeName], Refusal: refusals.fresh(pod)}
-			if leaving(pod) {
-				p.leaving = append(p.leaving, member)
-				continue
-			}
-			member.ExemptUntil, member.Exempt = p.exempt(namespace.Annotations, info.Annotations, pod.Annotations)
-			members = append(members, member)
 		}
 	}
-	refusals.keepOnly(members)
-	r.room = members
+	s.r.room = members
 	return members, nil
 }
 
-// selected are the pods of a namespace that are in the fleet, or are leaving it. They are in the order of
+// add makes a member of a pod. One that is being deleted is noted apart.
+func (s *scout) add(ctx context.Context, members []fleet.Member, namespace *corev1.Namespace, pod *corev1.Pod, forbidden *inject.Conflict) ([]fleet.Member, error) {
+	info, err := s.resolver.Of(ctx, namespace.Name, pod)
+	if err != nil {
+		return nil, err
+	}
+	member := fleet.Member{Pod: pod, Workload: workloadOf(pod, info.Owner), Top: info.Owner, Owner: ownerOf(pod, &info),
+		NamespaceLabels: namespace.Labels, Forbidden: forbidden, Node: s.nodes[pod.Spec.NodeName], Refusal: s.refusals.fresh(pod)}
+	if leaving(pod) {
+		s.p.leaving = append(s.p.leaving, member)
+		return members, nil
+	}
+	member.ExemptUntil, member.Exempt = s.p.exempt(namespace.Annotations, info.Annotations, pod.Annotations)
+	return append(members, member), nil
+}
+
+// present are the pods of a namespace that are wanted, and have not finished. They are in the order of
 // their names, so that those of one owner come together: looking up their owners is cheap then.
-func (r *SidecarPolicyReconciler) selected(ctx context.Context, namespace string, selector labels.Selector) ([]*corev1.Pod, error) {
+func (r *SidecarPolicyReconciler) present(ctx context.Context, namespace string, wanted func(*corev1.Pod) bool) ([]*corev1.Pod, error) {
 	pods, err := r.Pods.InNamespace(ctx, namespace)
 	if err != nil {
 		return nil, fmt.Errorf("listing pods of namespace %s: %w", namespace, err)
 	}
-	pods = slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
-		return !selector.Matches(labels.Set(pod.Labels)) || (!selection.Active(pod) && !leaving(pod))
+	return inOrder(pods, wanted), nil
+}
+
+// inOrder are the pods that are wanted, and have not finished, by namespace and name.
+func inOrder(pods []*corev1.Pod, wanted func(*corev1.Pod) bool) []*corev1.Pod {
+	pods = slices.DeleteFunc(pods, func(pod *corev1.Pod) bool { return !wanted(pod) || (!selection.Active(pod) && !leaving(pod)) })
+	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 	})
-	slices.SortFunc(pods, func(a, b *corev1.Pod) int { return strings.Compare(a.Name, b.Name) })
-	return pods, nil
+	return pods
 }
 
 // leaving says whether a pod of the fleet is being deleted.

@@ -16,12 +16,18 @@ import (
 type PodReader interface {
 	// InNamespace are all pods of a namespace.
 	InNamespace(ctx context.Context, namespace string) ([]*corev1.Pod, error)
+	// Carrying are the pods that carry a policy's sidecars, or say so.
+	Carrying(ctx context.Context, policy string) ([]*corev1.Pod, error)
 	// Prefetching are the prefetch pods of a policy.
 	Prefetching(ctx context.Context, policy string) ([]*corev1.Pod, error)
 }
 
-// byPrefetch is the index of prefetch pods by their policy.
-const byPrefetch = "prefetch"
+const (
+	// byPrefetch is the index of prefetch pods by their policy.
+	byPrefetch = "prefetch"
+	// byCarried is the index of pods by the policies whose sidecars they carry.
+	byCarried = "carried"
+)
 
 // CachedPods reads pods where the manager's cache has them. A client's list would copy a kilobyte of each, which
 // was a third of what a pass over a large fleet took.
@@ -40,9 +46,10 @@ func NewCachedPods(ctx context.Context, reader client.Reader, informers cache.In
 	if !ok {
 		return nil, fmt.Errorf("caching pods: the informer is a %T, which can't be read; cache the pods of all namespaces together", informer)
 	}
-	err = shared.AddIndexers(toolscache.Indexers{byPrefetch: func(object any) ([]string, error) {
-		return policyOfPrefetch(object.(*corev1.Pod)), nil
-	}})
+	err = shared.AddIndexers(toolscache.Indexers{
+		byPrefetch: func(object any) ([]string, error) { return policyOfPrefetch(object.(*corev1.Pod)), nil },
+		byCarried:  func(object any) ([]string, error) { return v1alpha1.PoliciesOf(object.(*corev1.Pod).Labels), nil },
+	})
 	return &CachedPods{reader: reader, indexer: shared.GetIndexer()}, err
 }
 
@@ -56,6 +63,11 @@ func policyOfPrefetch(pod *corev1.Pod) []string {
 // InNamespace implements PodReader.
 func (c *CachedPods) InNamespace(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
 	return c.indexed(ctx, toolscache.NamespaceIndex, namespace)
+}
+
+// Carrying implements PodReader.
+func (c *CachedPods) Carrying(ctx context.Context, policy string) ([]*corev1.Pod, error) {
+	return c.indexed(ctx, byCarried, policy)
 }
 
 // Prefetching implements PodReader.
@@ -82,4 +94,37 @@ func (c *CachedPods) indexed(ctx context.Context, index, value string) ([]*corev
 // lists. No namespace is called that: there is nothing to list.
 func (c *CachedPods) catchUp(ctx context.Context) error {
 	return c.reader.List(ctx, &corev1.PodList{}, client.InNamespace("-"), client.UnsafeDisableDeepCopy)
+}
+
+// ListedPods reads pods where no cache has them.
+type ListedPods struct {
+	// Reader lists them.
+	Reader client.Reader
+}
+
+// InNamespace implements PodReader.
+func (l ListedPods) InNamespace(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
+	return l.list(ctx, client.InNamespace(namespace))
+}
+
+// Carrying implements PodReader.
+func (l ListedPods) Carrying(ctx context.Context, policy string) ([]*corev1.Pod, error) {
+	return l.list(ctx, client.HasLabels{v1alpha1.RevisionLabel(policy)})
+}
+
+// Prefetching implements PodReader.
+func (l ListedPods) Prefetching(ctx context.Context, policy string) ([]*corev1.Pod, error) {
+	return l.list(ctx, client.MatchingLabels{v1alpha1.PolicyLabel: policy}, client.HasLabels{v1alpha1.PrefetchLabel})
+}
+
+func (l ListedPods) list(ctx context.Context, opts ...client.ListOption) ([]*corev1.Pod, error) {
+	list := &corev1.PodList{}
+	if err := l.Reader.List(ctx, list, opts...); err != nil {
+		return nil, err
+	}
+	pods := make([]*corev1.Pod, len(list.Items))
+	for i := range list.Items {
+		pods[i] = &list.Items[i]
+	}
+	return pods, nil
 }

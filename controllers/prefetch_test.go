@@ -45,7 +45,7 @@ var _ = Describe("Prefetch pods", func() {
 
 	BeforeEach(func() {
 		w = newReadyWorld()
-		prefetcher = &controllers.Prefetcher{Client: w.client(), Pods: listedPods{w.client()}, IdleImage: "operator:v1", ServerVersion: func() (string, error) { return "v1.37.2", nil }}
+		prefetcher = &controllers.Prefetcher{Client: w.client(), Pods: controllers.ListedPods{Reader: w.client()}, IdleImage: "operator:v1", ServerVersion: func() (string, error) { return "v1.37.2", nil }}
 		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: w.name}}
 		Expect(server.Client.Create(ctx, node)).To(Succeed())
 		DeferCleanup(func() { Expect(server.Client.Delete(ctx, node)).To(Succeed()) })

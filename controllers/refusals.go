@@ -82,16 +82,18 @@ func (r *policyRefusals) clear(pod *corev1.Pod) {
 }
 
 // keepOnly forgets pods that are no longer in the fleet.
-func (r *policyRefusals) keepOnly(members []fleet.Member) {
+func (r *policyRefusals) keepOnly(fleets ...[]fleet.Member) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.pods) == 0 {
 		return
 	}
 	kept := map[types.UID]refusal{}
-	for _, m := range members {
-		if found, ok := r.pods[m.Pod.UID]; ok {
-			kept[m.Pod.UID] = found
+	for _, members := range fleets {
+		for i := range members {
+			if found, ok := r.pods[members[i].Pod.UID]; ok {
+				kept[members[i].Pod.UID] = found
+			}
 		}
 	}
 	r.pods = kept

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -29,7 +30,8 @@ const webhookTimeoutSeconds = 5
 func (r *SidecarPolicyReconciler) register(ctx context.Context, p *pass) error {
 	if p.policy.Spec.Injection.Paused {
 		p.injecting = finding{no, v1alpha1.ReasonInjectionPaused, "spec.injection.paused is true: new pods are created without the sidecars"}
-		return r.unregister(ctx, p)
+		_, err := r.unregister(ctx, p.policy.Name)
+		return err
 	}
 	if p.policy.Status.TargetRevision == "" {
 		p.injecting = finding{no, v1alpha1.ReasonNotRegistered, "the first revision is being recorded"}
@@ -45,7 +47,11 @@ func (r *SidecarPolicyReconciler) register(ctx context.Context, p *pass) error {
 		p.injecting = finding{no, v1alpha1.ReasonWaitingForCertificate, "the webhook's certificate is not there yet"}
 		return nil
 	}
-	if err := r.applyRegistration(ctx, r.registration(p.policy, certs.CABundle(secret))); err != nil {
+	registration := r.registration(p.policy, certs.CABundle(secret))
+	if registration.OwnerReferences, err = r.ownerOfRegistration(ctx, p.policy); err != nil {
+		return err
+	}
+	if err := r.applyRegistration(ctx, registration); err != nil {
 		p.injecting = finding{no, v1alpha1.ReasonNotRegistered, err.Error()}
 		return err
 	}
@@ -78,16 +84,33 @@ func sameRegistration(a, b *admissionregistrationv1.MutatingWebhookConfiguration
 		equality.Semantic.DeepEqual(a.OwnerReferences, b.OwnerReferences)
 }
 
-func (r *SidecarPolicyReconciler) unregister(ctx context.Context, p *pass) error {
+// ownerOfRegistration is whose end the registration does not outlive, also where no operator is there to remove it: the policy
+// or, where a finalizer keeps that until an operator has removed both, the operator's own namespace.
+func (r *SidecarPolicyReconciler) ownerOfRegistration(ctx context.Context, policy *v1alpha1.SidecarPolicy) ([]metav1.OwnerReference, error) {
+	if !slices.Contains(policy.Finalizers, v1alpha1.UnplugFinalizer) {
+		return ownedBy(policy), nil
+	}
+	home := &corev1.Namespace{}
+	if err := r.Get(ctx, client.ObjectKey{Name: r.Namespace}, home); err != nil {
+		return nil, fmt.Errorf("reading the operator's namespace: %w", err)
+	}
+	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Namespace", Name: home.Name, UID: home.UID}}, nil
+}
+
+// unregister stops injection, and says whether there was something to stop.
+func (r *SidecarPolicyReconciler) unregister(ctx context.Context, policy string) (found bool, err error) {
 	current := &admissionregistrationv1.MutatingWebhookConfiguration{}
-	err := r.Get(ctx, client.ObjectKey{Name: registrationName(p.policy.Name)}, current)
+	err = r.Get(ctx, client.ObjectKey{Name: registrationName(policy)}, current)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
 	if err == nil {
 		err = r.Delete(ctx, current)
 	}
 	if client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("removing the registration: %w", err)
+		return true, fmt.Errorf("removing the registration: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // registration is what the API server should know of a policy. Every field that the
@@ -95,9 +118,8 @@ func (r *SidecarPolicyReconciler) unregister(ctx context.Context, p *pass) error
 func (r *SidecarPolicyReconciler) registration(policy *v1alpha1.SidecarPolicy, caBundle []byte) *admissionregistrationv1.MutatingWebhookConfiguration {
 	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:            registrationName(policy.Name),
-			Labels:          map[string]string{v1alpha1.PolicyLabel: policy.Name},
-			OwnerReferences: ownedBy(policy),
+			Name:   registrationName(policy.Name),
+			Labels: map[string]string{v1alpha1.PolicyLabel: policy.Name},
 		},
 	}
 	for i, pair := range selection.Pairs(&policy.Spec.Selector, r.Namespace) {

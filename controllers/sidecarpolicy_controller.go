@@ -48,9 +48,10 @@ type SidecarPolicyReconciler struct {
 	measurements measurements
 	contents     contents
 	outcomes     outcomes
+	known        known
 }
 
-// +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=list;watch
+// +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=list;watch;patch
 // +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies/status,verbs=update
 
 // pass is what one look at one policy gathers. Each step reads what the ones before it
@@ -69,15 +70,20 @@ type pass struct {
 	injecting finding
 	// contents is the configuration that the sidecars read, by namespace; see restartOn.
 	contents map[string]fleet.Content
-	// leaving are the pods of the fleet that are being deleted.
+	// leaving are the pods of the fleet, and those that come in at its edges, that are being deleted.
 	leaving []fleet.Member
-	// pods is the fleet; plan is nil where it was not looked at.
+	// pods is the fleet; plan is nil where it was not looked at. deselected pods carry sidecars, and are not of it.
 	pods        []fleet.PodState
+	deselected  []fleet.PodState
 	disruptions []fleet.Disruption
 	// images says which are on which node; nil where the plan did not ask. See presence.
 	images    *prefetch.View
 	imagesErr error
-	plan      *rollout.Plan
+	// plan is what is done, and input what it was made of.
+	plan  *rollout.Plan
+	input rollout.Input
+	// removing: the policy is being deleted. released: it is gone by now, and has no status to write.
+	removing, released bool
 }
 
 // finding is the outcome of a step, in the words of a condition.
@@ -92,15 +98,20 @@ func (r *SidecarPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	policy := &v1alpha1.SidecarPolicy{}
 	if err := r.Get(ctx, req.NamespacedName, policy); err != nil {
 		if apierrors.IsNotFound(err) {
-			r.forget(req.Name)
+			return ctrl.Result{}, r.leave(ctx, req.Name)
 		}
-		return ctrl.Result{}, client.IgnoreNotFound(err)
+		return ctrl.Result{}, err
 	}
-	if policy.DeletionTimestamp != nil {
-		return ctrl.Result{}, nil // its registration and its revisions go with it
+	p := &pass{policy: policy, now: r.Clock.Now(), removing: policy.DeletionTimestamp != nil}
+	r.known.note(policy)
+	run := r.run
+	if p.removing {
+		run = r.remove
 	}
-	p := &pass{policy: policy, now: r.Clock.Now()}
-	err := r.run(ctx, p)
+	err := run(ctx, p)
+	if p.released {
+		return ctrl.Result{}, err
+	}
 	r.post(p)
 	r.outcomes.note(p)
 	err = errors.Join(err, r.writeStatus(ctx, p, err))
@@ -125,6 +136,9 @@ func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 		return err
 	}
 	p.aim = rollout.TakeAim(p.policy, p.goal, p.revisions)
+	if err := r.holdOn(ctx, p); err != nil {
+		return err
+	}
 	if p.accepted.holds == yes {
 		if err := r.register(ctx, p); err != nil {
 			return err

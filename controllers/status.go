@@ -62,6 +62,9 @@ func nextStatus(p *pass, failure error) v1alpha1.SidecarPolicyStatus {
 
 // conditions are all of the policy's, each by its own function.
 func conditions(p *pass, failure error) []metav1.Condition {
+	if p.removing {
+		return removalConditions(p, failure)
+	}
 	list := []metav1.Condition{
 		condition(v1alpha1.ConditionAccepted, p.accepted),
 	}
@@ -209,8 +212,10 @@ func degraded(p *pass) finding {
 	case s.Refused > 0:
 		return finding{yes, v1alpha1.ReasonUpdateRefused, fmt.Sprintf("the API server refuses to update %d pods (see status.unhealthy); the others go on", s.Refused)}
 	}
-	if trouble, found := missingTrouble(p); found {
-		return trouble
+	for _, look := range []func(*pass) (finding, bool){unplugTrouble, missingTrouble} {
+		if trouble, found := look(p); found {
+			return trouble
+		}
 	}
 	if c.Conflicting > 0 {
 		return finding{yes, v1alpha1.ReasonConflict, fmt.Sprintf("%d pods were left as they are, because the sidecars clash with their own parts (see status.unhealthy)", c.Conflicting)}
@@ -236,8 +241,10 @@ func isReady(p *pass) finding {
 	if c.Exempt > 0 {
 		message += fmt.Sprintf("; %d are exempt by the annotation %s", c.Exempt, v1alpha1.ExemptUntilAnnotation)
 	}
-	if missing := missingMessage(p); missing != "" {
-		message += "; " + missing
+	for _, more := range []string{missingMessage(p), deselectedMessage(p)} {
+		if more != "" {
+			message += "; " + more
+		}
 	}
 	return finding{yes, v1alpha1.ReasonComplete, message}
 }

@@ -94,32 +94,11 @@ func newReadyWorld(changes ...func(*v1alpha1.SidecarPolicy)) *world {
 // restartOperator replaces the operator by one that remembers nothing.
 func (w *world) restartOperator() {
 	w.reconciler = &controllers.SidecarPolicyReconciler{
-		Client: w.client(), Pods: listedPods{w.client()}, Live: server.Client, Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
+		Client: w.client(), Pods: controllers.ListedPods{Reader: w.client()}, Live: server.Client, Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
 		// Nobody listens there: pods are injected by newPod, as the webhook would.
 		Webhook:       controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: certificate},
 		ServerVersion: func() (string, error) { return "v1.37.2", nil },
 	}
-}
-
-// listedPods reads pods from the API server itself.
-type listedPods struct{ client.Reader }
-
-func (l listedPods) InNamespace(ctx context.Context, namespace string) ([]*corev1.Pod, error) {
-	return l.list(ctx, client.InNamespace(namespace))
-}
-
-func (l listedPods) Prefetching(ctx context.Context, policy string) ([]*corev1.Pod, error) {
-	return l.list(ctx, client.MatchingLabels{v1alpha1.PolicyLabel: policy}, client.HasLabels{v1alpha1.PrefetchLabel})
-}
-
-func (l listedPods) list(ctx context.Context, opts ...client.ListOption) ([]*corev1.Pod, error) {
-	list := &corev1.PodList{}
-	err := l.List(ctx, list, opts...)
-	pods := make([]*corev1.Pod, len(list.Items))
-	for i := range list.Items {
-		pods[i] = &list.Items[i]
-	}
-	return pods, err
 }
 
 // remove takes out what would act on other tests. There is no garbage collector here.
@@ -133,6 +112,8 @@ func (w *world) remove() {
 	for _, object := range []client.Object{policy, registration} {
 		Expect(client.IgnoreNotFound(server.Client.Delete(ctx, object))).To(Succeed())
 	}
+	giveUp := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))
+	Expect(client.IgnoreNotFound(server.Client.Patch(ctx, policy, giveUp))).To(Succeed())
 	w.pass()
 }
 
@@ -366,6 +347,21 @@ func (w *world) newReplicaSet(deployment string) *appsv1.ReplicaSet {
 	}
 	Expect(server.Client.Create(ctx, rs)).To(Succeed())
 	return rs
+}
+
+func (w *world) replicaSet(name string) *appsv1.ReplicaSet {
+	GinkgoHelper()
+	rs := &appsv1.ReplicaSet{}
+	Expect(server.Client.Get(ctx, client.ObjectKey{Namespace: w.name, Name: name}, rs)).To(Succeed())
+	return rs
+}
+
+// setReplicas is what the ReplicaSet's controller counts.
+func (w *world) setReplicas(name string, count int32) {
+	GinkgoHelper()
+	rs := w.replicaSet(name)
+	rs.Status.Replicas = count
+	Expect(server.Client.Status().Update(ctx, rs)).To(Succeed())
 }
 
 func ownedBy(owner *appsv1.ReplicaSet) func(*corev1.Pod) {

@@ -99,6 +99,10 @@ const (
 	ReasonTooManyMissing Reason = "TooManyMissing"
 	// ReasonReplacedInVain: pods that lacked the sidecars were replaced, and the new ones lack them too.
 	ReasonReplacedInVain Reason = "ReplacedInVain"
+	// ReasonUnplugging: pods are to lose the sidecars, since the policy is being deleted.
+	ReasonUnplugging Reason = "Unplugging"
+	// ReasonUnplugStuck: pods are to lose the sidecars, and none of them can be recreated now; the message says why.
+	ReasonUnplugStuck Reason = "UnplugStuck"
 	// ReasonHealthy: nothing needs a person.
 	ReasonHealthy Reason = "Healthy"
 	// ReasonObserveFailed: the cluster could not be read; it is tried again.
@@ -193,6 +197,10 @@ const (
 	ReasonStepStarted Reason = "StepStarted"
 	// ReasonReplacing: pods of a workload that lack the sidecars are being replaced.
 	ReasonReplacing Reason = "Replacing"
+	// ReasonUnplugged: no pod carries the sidecars of a deleted policy any more.
+	ReasonUnplugged Reason = "Unplugged"
+	// ReasonSidecarsKept: a policy was deleted, and pods still carry its sidecars.
+	ReasonSidecarsKept Reason = "SidecarsKept"
 	// ReasonInjectionSkipped: a pod was created without the policy's sidecars.
 	ReasonInjectionSkipped Reason = "InjectionSkipped"
 	// ReasonOverrideIgnored: a pod was created with the policy's template, and without the override that its owner wrote.

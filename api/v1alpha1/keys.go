@@ -71,6 +71,10 @@ const (
 	ExemptUntilAnnotation = "fleet.sidecar.dev/exempt-until"
 )
 
+// UnplugFinalizer is on policies with onRemoval: Recreate, until no pod carries their sidecars or
+// onRemoval has become Keep. No other policy has a finalizer.
+const UnplugFinalizer = "fleet.sidecar.dev/unplug"
+
 // DrainConditionPrefix followed by the policy's name is a readiness gate of pods. Its condition
 // is True except while the pod is drained for an upgrade.
 const DrainConditionPrefix = "drain.fleet.sidecar.dev/"

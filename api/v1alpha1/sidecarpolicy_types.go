@@ -47,6 +47,16 @@ type SidecarPolicySpec struct {
 	// +optional
 	MaxMissing *intstr.IntOrString `json:"maxMissing,omitempty"`
 
+	// onRemoval is what becomes of running pods when they are to lose the sidecars, since the policy is
+	// deleted, or selects them no more: Keep (default) leaves the sidecars in until the pods
+	// are recreated by others, Recreate has the pods evicted, by the budgets and windows of the
+	// roll-out. A policy that is deleted with Recreate stays, with a finalizer, until the last pod has lost the
+	// sidecars; to give that up, write Keep while it is being deleted. Exempt pods and, without
+	// rollout.evictUnmanaged, bare pods and pods of Jobs are not evicted.
+	// +kubebuilder:default=Keep
+	// +optional
+	OnRemoval RemovalAction `json:"onRemoval,omitempty"`
+
 	// revisionHistoryLimit is how many old revisions are kept, besides the stable
 	// one, the target, and those that pods still carry. Defaults to 10.
 	// +kubebuilder:validation:Minimum=0
@@ -65,6 +75,17 @@ const (
 	MissingReport MissingAction = "Report"
 	// MissingRecreate has them evicted, and their owners make new ones.
 	MissingRecreate MissingAction = "Recreate"
+)
+
+// RemovalAction is what becomes of running pods that are to lose the sidecars.
+// +kubebuilder:validation:Enum=Keep;Recreate
+type RemovalAction string
+
+const (
+	// RemovalKeep leaves the sidecars in until the pods are recreated by others.
+	RemovalKeep RemovalAction = "Keep"
+	// RemovalRecreate has the pods evicted, and their owners make new ones.
+	RemovalRecreate RemovalAction = "Recreate"
 )
 
 // PodSelection selects pods by their labels and by the labels of their namespace.
@@ -714,7 +735,7 @@ type HealthSpec struct {
 }
 
 // Phase is where a roll-out stands, in one word for people. Programs read the conditions.
-// +kubebuilder:validation:Enum=Idle;Prefetching;Progressing;Soaking;AwaitingApproval;Paused;Frozen;RollingBack;RolledBack;Complete
+// +kubebuilder:validation:Enum=Idle;Prefetching;Progressing;Soaking;AwaitingApproval;Paused;Frozen;RollingBack;RolledBack;Complete;Unplugging
 type Phase string
 
 const (
@@ -738,11 +759,13 @@ const (
 	PhaseRolledBack Phase = "RolledBack"
 	// PhaseComplete means that the target revision is the stable one, and nothing is left to do.
 	PhaseComplete Phase = "Complete"
+	// PhaseUnplugging means that the policy is being deleted, and pods still carry its sidecars.
+	PhaseUnplugging Phase = "Unplugging"
 )
 
 // Phases are all of them.
 var Phases = []Phase{PhaseIdle, PhasePrefetching, PhaseProgressing, PhaseSoaking, PhaseAwaitingApproval,
-	PhasePaused, PhaseFrozen, PhaseRollingBack, PhaseRolledBack, PhaseComplete}
+	PhasePaused, PhaseFrozen, PhaseRollingBack, PhaseRolledBack, PhaseComplete, PhaseUnplugging}
 
 // SidecarPolicyStatus is what the operator saw at the end of its last pass.
 // +kubebuilder:validation:MinProperties=1
@@ -813,6 +836,14 @@ type SidecarPolicyStatus struct {
 	// +kubebuilder:validation:MaxItems=50
 	// +optional
 	Replacements []Replacement `json:"replacements,omitempty"`
+
+	// unplugging names the workloads, like Deployment/shop/cart, of which pods that the policy selects no more
+	// are being recreated: their new pods count for the budgets until they are ready.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=50
+	// +kubebuilder:validation:items:MaxLength=400
+	// +optional
+	Unplugging []string `json:"unplugging,omitempty"`
 
 	// unhealthy names the worst few groups of pods, the worst first. At most 10.
 	// +listType=atomic
@@ -942,6 +973,9 @@ type PodCounts struct {
 	// exempt is how many injected pods are left alone because of the annotation
 	// fleet.sidecar.dev/exempt-until.
 	Exempt int32 `json:"exempt"`
+	// deselected is how many pods that the policy does not select any more still carry its
+	// sidecars. They count in no other field.
+	Deselected int32 `json:"deselected"`
 }
 
 // UnhealthyPods is a group of pods of one workload with the same trouble.

@@ -733,6 +733,11 @@ func (in *SidecarPolicyStatus) DeepCopyInto(out *SidecarPolicyStatus) {
 			(*in)[i].DeepCopyInto(&(*out)[i])
 		}
 	}
+	if in.Unplugging != nil {
+		in, out := &in.Unplugging, &out.Unplugging
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Unhealthy != nil {
 		in, out := &in.Unhealthy, &out.Unhealthy
 		*out = make([]UnhealthyPods, len(*in))

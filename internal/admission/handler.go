@@ -67,6 +67,9 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.
 		return i.unanswered(name, "", v1alpha1.FailurePolicyIgnore, fmt.Errorf("reading the policy: %w", err))
 	}
 	defer func(began time.Time) { metrics.ObserveAdmission(name, time.Since(began)) }(time.Now())
+	if policy.DeletionTimestamp != nil {
+		return skip(name, v1alpha1.ReasonUnplugging, "the policy is being deleted")
+	}
 	response, err := i.inject(ctx, policy, req)
 	if err != nil {
 		return i.unanswered(name, name, policy.Spec.Injection.FailurePolicy, err)

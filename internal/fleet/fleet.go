@@ -25,6 +25,13 @@ type Workload struct {
 // String is the workload as people write it: Deployment/shop/cart.
 func (w Workload) String() string { return w.Kind + "/" + w.Namespace + "/" + w.Name }
 
+// NamespaceOf is the namespace of a workload that is written like Deployment/shop/cart.
+func NamespaceOf(workload string) string {
+	_, rest, _ := strings.Cut(workload, "/")
+	namespace, _, _ := strings.Cut(rest, "/")
+	return namespace
+}
+
 // Member is a pod of the fleet with its workload.
 type Member struct {
 	// Pod is only read; it may come from a cache.

@@ -86,3 +86,9 @@ func podCondition(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCond
 	}
 	return nil
 }
+
+// Shut says whether the policy's readiness gate keeps the pod from being Ready.
+func Shut(pod *corev1.Pod, policy string) bool {
+	gate := gateOf(pod, policy)
+	return gate.Exists && !gate.Open
+}

@@ -171,6 +171,7 @@ func (s *writtenStatus) Update(_ context.Context, object client.Object, _ ...cli
 type noPods struct{}
 
 func (noPods) InNamespace(context.Context, string) ([]*corev1.Pod, error) { return nil, nil }
+func (noPods) Carrying(context.Context, string) ([]*corev1.Pod, error)    { return nil, nil }
 func (noPods) Prefetching(context.Context, string) ([]*corev1.Pod, error) { return nil, nil }
 
 func (w *world) reconciler(c client.Client, pods controllers.PodReader) *controllers.SidecarPolicyReconciler {

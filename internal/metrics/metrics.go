@@ -63,7 +63,7 @@ var (
 
 	writes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sidecar_operator_pod_writes_total",
-		Help: "Writes of running pods (upgrade, evict, replace, drain, undrain, and try: a dry run), by what the API server answered: accepted, conflict, gone, refused or unavailable.",
+		Help: "Writes of running pods (upgrade, evict, replace, unplug, drain, undrain, and try: a dry run), by what the API server answered: accepted, conflict, gone, refused or unavailable.",
 	}, []string{"policy", "action", "result"})
 
 	certificate = prometheus.NewGauge(prometheus.GaugeOpts{
@@ -162,6 +162,7 @@ func setPods(policy string, c *v1alpha1.PodCounts) {
 		"selected": c.Selected, "injected": c.Injected, "updated": c.Updated, "ready": c.Ready,
 		"unavailable": c.Unavailable, "failed": c.Failed, "missing": c.Missing,
 		"drifted": c.Drifted, "stale": c.Stale, "conflicting": c.Conflicting, "exempt": c.Exempt,
+		"deselected": c.Deselected,
 	} {
 		pods.WithLabelValues(policy, state).Set(float64(count))
 	}

@@ -79,6 +79,9 @@ func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now t
 		Missing:        a.policy.Spec.Missing,
 		MaxMissing:     a.policy.Spec.MissingLimit(len(pods)),
 		Replacements:   status.Replacements,
+		OnRemoval:      a.policy.Spec.OnRemoval,
+		Removing:       a.policy.DeletionTimestamp != nil,
+		Unplugging:     status.Unplugging,
 		Now:            now,
 	}
 	if status.TargetRevision == a.Goal.Hash && a.retry == "" {
@@ -100,7 +103,11 @@ func (a *Aim) Report(status *v1alpha1.SidecarPolicyStatus, plan *Plan) {
 		status.HandledRetry = a.retry
 	}
 	status.Pods, status.Unhealthy, status.Step = &s.Counts, s.Unhealthy, plan.Step
-	status.Replacements = plan.Replacements
+	status.Replacements, status.Unplugging = plan.Replacements, plan.Unplugging
+	if a.policy.DeletionTimestamp != nil {
+		status.Phase = v1alpha1.PhaseUnplugging
+		return // revisions play no part any more
+	}
 	status.MaxSidecarDowntimeSeconds = seconds(s.Downtime)
 	status.Phase = a.phase(s)
 	if a.RollingBack() {

@@ -70,11 +70,8 @@ func newLedger(in Input) *ledger {
 		l.scopes = append(l.scopes, v1alpha1.PerTopology)
 		l.topologyKey = budget.TopologyKey
 	}
-	for i := range in.Pods {
-		pod := &in.Pods[i]
-		for _, a := range l.accountsOf(pod.Workload, pod.Node) {
-			a.add(pod)
-		}
+	for _, pods := range [][]fleet.PodState{in.Pods, in.Deselected, in.Companions} {
+		l.count(pods)
 	}
 	for i := range in.Vacancies {
 		v := &in.Vacancies[i]
@@ -86,6 +83,15 @@ func newLedger(in Input) *ledger {
 		a.limit = in.Spec.MaxUnavailable(g.per, a.total)
 	}
 	return l
+}
+
+func (l *ledger) count(pods []fleet.PodState) {
+	for i := range pods {
+		pod := &pods[i]
+		for _, a := range l.accountsOf(pod.Workload, pod.Node) {
+			a.add(pod)
+		}
+	}
 }
 
 // BudgetUse is, for each scope that has a budget, how many pods are unavailable as a part of what the

@@ -114,27 +114,30 @@ func replaceMissing(in *Input, plan *Plan, books *books) {
 // holdMissing says why no pod is replaced now, and until when where that is known. Roll-outs go first:
 // a pod that is made in the middle of one might have to be moved at once again.
 func (in *Input) holdMissing(s *Summary) (v1alpha1.Reason, string, time.Time) {
-	lack, limit := s.Missing.Replaceable, in.MaxMissing
+	if lack, limit := s.Missing.Replaceable, in.MaxMissing; lack > limit {
+		return v1alpha1.ReasonTooManyMissing, fmt.Sprintf("%d of %d selected pods lack the sidecars, and spec.maxMissing lets at most %d be replaced: "+
+			"find out why they do, then restart their workloads, or have them replaced all the same: write maxMissing: 100%%", lack, s.Counts.Selected, limit), time.Time{}
+	}
 	switch {
 	case in.NotAccepted:
 		return v1alpha1.ReasonNotAccepted, "the spec is not accepted", time.Time{}
 	case !in.Injecting:
 		return v1alpha1.ReasonNotRegistered, "new pods don't get the sidecars now, see the condition " + v1alpha1.ConditionInjecting, time.Time{}
-	case s.FailedRevision != "" || s.Counts.Failed > 0 || in.RollingBack:
+	case s.failing() || in.RollingBack:
 		return v1alpha1.ReasonUpgradeFailed, "pods that have the sidecars are not healthy", time.Time{}
 	case s.Rolling && in.Stable != "":
 		return v1alpha1.ReasonRollingOut, "they wait for the end of the roll-out", time.Time{}
 	case in.Spec.Paused:
 		return v1alpha1.ReasonPaused, "spec.rollout.paused is true", time.Time{}
-	case lack > limit:
-		return v1alpha1.ReasonTooManyMissing, fmt.Sprintf("%d of %d selected pods lack the sidecars, and spec.maxMissing lets at most %d be replaced: "+
-			"find out why they do, then restart their workloads, or have them replaced all the same: write maxMissing: 100%%", lack, s.Counts.Selected, limit), time.Time{}
 	}
 	if open, changes := schedule.At(windows(in.Spec), in.Now); !open {
 		return v1alpha1.ReasonFrozen, "no window of spec.rollout.windows is open", changes
 	}
 	return "", "", time.Time{}
 }
+
+// failing says whether pods with the sidecars are not healthy.
+func (s *Summary) failing() bool { return s.FailedRevision != "" || s.Counts.Failed > 0 }
 
 // gather groups the fleet by workload.
 func (r *replacer) gather() {
@@ -248,14 +251,31 @@ func (r *replacer) workload(l *lacking, broken bool) {
 		r.begin(l)
 	case l.helped():
 		r.evict(l.pods...)
-	case entry.PodUID == "" && r.in.Now.Before(retryAt(entry)):
-		r.wakeAt(retryAt(entry))
 	case entry.PodUID == "":
-		r.begin(l)
-	case l.first() != nil && l.first().Refusal == nil:
-		r.evict(l.first())
-	case l.first() == nil && r.in.Now.Before(r.overdue(entry)):
-		r.wakeAt(r.overdue(entry))
+		r.retry(l)
+	default:
+		r.goOn(l)
+	}
+}
+
+// retry tries a workload again that was tried in vain, when it has rested.
+func (r *replacer) retry(l *lacking) {
+	if at := retryAt(l.entry); r.in.Now.Before(at) {
+		r.wakeAt(at)
+		return
+	}
+	r.begin(l)
+}
+
+// goOn evicts the pod that goes first, or waits for what comes in its place. Another one is named where it
+// refuses, and where nothing comes.
+func (r *replacer) goOn(l *lacking) {
+	first, end := l.first(), r.overdue(l.entry)
+	switch {
+	case first != nil && (first.Refusal == nil || !r.in.Now.Before(first.Refusal.Until)):
+		r.evict(first)
+	case first == nil && r.in.Now.Before(end):
+		r.wakeAt(end)
 	default:
 		r.begin(l)
 	}
@@ -277,8 +297,10 @@ func (r *replacer) begin(l *lacking) {
 		return
 	}
 	for _, pod := range l.pods {
-		if why := r.notNow(pod); why != "" {
+		why, until := r.in.notNow(pod)
+		if why != "" {
 			r.blocked(why)
+			r.wakeAt(until)
 			continue
 		}
 		entry := v1alpha1.Replacement{Workload: l.name, PodUID: string(pod.Pod.UID)}
@@ -299,32 +321,19 @@ func (r *replacer) stored() int {
 	return n
 }
 
-// notNow says why a pod can't be replaced now, whatever the budgets say; empty when it can.
-func (r *replacer) notNow(pod *fleet.PodState) string {
-	switch {
-	case pod.Refusal != nil && r.in.Now.Before(pod.Refusal.Until):
-		r.wakeAt(pod.Refusal.Until)
-		return fmt.Sprintf("pod %s/%s can't be replaced: %s", pod.Pod.Namespace, pod.Pod.Name, pod.Refusal.Message)
-	case pod.Busy:
-		return fmt.Sprintf("another policy upgrades pod %s/%s", pod.Pod.Namespace, pod.Pod.Name)
-	case pod.Owner.UID != "" && !pod.Owner.Settled:
-		return pod.Workload.String() + " is in the middle of a roll-out of its own, or lacks pods"
-	}
-	return ""
-}
-
 // evict takes as many of the pods as the budgets allow, those that are down first.
 func (r *replacer) evict(pods ...*fleet.PodState) {
 	for _, pod := range downFirst(pods) {
 		if r.plan.actions() >= maxUpgradesPerPass {
 			return
 		}
-		why := r.notNow(pod)
+		why, until := r.in.notNow(pod)
 		if why == "" {
 			why = r.ledger.reserve(pod)
 		}
 		if why != "" {
 			r.blocked(why)
+			r.wakeAt(until)
 			continue
 		}
 		r.plan.Replaced = append(r.plan.Replaced, pod)
@@ -344,7 +353,7 @@ func (r *replacer) blocked(why string) {
 }
 
 func (r *replacer) wakeAt(t time.Time) {
-	if m := &r.plan.Summary.Missing; m.NextAt.IsZero() || t.Before(m.NextAt) {
+	if m := &r.plan.Summary.Missing; t.After(r.in.Now) && (m.NextAt.IsZero() || t.Before(m.NextAt)) {
 		m.NextAt = t
 	}
 }

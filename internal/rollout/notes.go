@@ -21,6 +21,7 @@ func (p *Plan) Notes() []string {
 	n.pods("upgrade", "in place", upgraded(p.Upgrades))
 	n.pods("evict", "to be made anew", p.Evictions)
 	n.pods("evict", "since they lack the sidecars", p.Replaced)
+	n.pods("evict", "to lose the sidecars", p.Unplugged)
 	n.pods("drain", "before their upgrade", p.Drains)
 	n.pods("undrain", "", p.Undrains)
 	n.waiting(&p.Summary)
@@ -91,6 +92,8 @@ func (n *notes) waiting(s *Summary) {
 		{s.Analyzing != "", "wait for the analysis: " + s.Analyzing},
 		{s.AwaitingApproval != "", "wait for the approval of " + s.AwaitingApproval},
 		{s.Blocked != "", "wait: " + s.Blocked},
+		{s.Unplug.Message != "", "take no sidecars out: " + s.Unplug.Message},
+		{s.Unplug.Blocked != "", "wait with pods that are to lose the sidecars: " + s.Unplug.Blocked},
 		{s.Missing.Message != "", "replace no pod that lacks the sidecars: " + s.Missing.Message},
 		{s.Missing.Blocked != "", "wait with pods that lack the sidecars: " + s.Missing.Blocked},
 	} {

@@ -67,6 +67,15 @@ type Input struct {
 	Injecting bool
 	// Replacements is what is stored of pods that lack the sidecars and are replaced.
 	Replacements []v1alpha1.Replacement
+	// OnRemoval is what becomes of pods that are to lose the sidecars. Removing: the policy is being
+	// deleted, and all of them are.
+	OnRemoval v1alpha1.RemovalAction
+	Removing  bool
+	// Deselected are pods that the policy does not select, of which those that are injected still carry its
+	// sidecars. Companions are other pods of workloads that lose sidecars.
+	Deselected, Companions []fleet.PodState
+	// Unplugging is what is stored of the workloads of which deselected pods are recreated.
+	Unplugging []string
 	// Measurements are those that were made since the last pass.
 	Measurements []analysis.Measurement
 	// Now is the time of the decision.
@@ -86,6 +95,10 @@ type Plan struct {
 	Replaced []*fleet.PodState
 	// Replacements is to be stored before any pod that it names is evicted.
 	Replacements []v1alpha1.Replacement
+	// Unplugged are pods that are to be evicted to lose the sidecars.
+	Unplugged []*fleet.PodState
+	// Unplugging is to be stored before any pod of the workloads that it names is evicted.
+	Unplugging []string
 	// Drains are pods that are to leave their endpoints before they are upgraded, Undrains
 	// those that may come back.
 	Drains, Undrains []*fleet.PodState
@@ -104,7 +117,7 @@ type Plan struct {
 
 // actions is how many pods the plan moves.
 func (p *Plan) actions() int {
-	return len(p.Upgrades) + len(p.Evictions) + len(p.Drains) + len(p.Replaced)
+	return len(p.Upgrades) + len(p.Evictions) + len(p.Drains) + len(p.Replaced) + len(p.Unplugged)
 }
 
 // Upgrade moves one pod to the target revision in place.
@@ -122,6 +135,9 @@ type Upgrade struct {
 
 // Make decides what to do now.
 func Make(in Input) Plan {
+	if in.Removing {
+		return removal(&in)
+	}
 	plan := Plan{Target: in.Target.Hash, RollingBack: in.RollingBack, Summary: summarize(in)}
 	s := &plan.Summary
 	s.Hold, s.OpensAt = holdReason(&in, s)
@@ -143,7 +159,8 @@ func Make(in Input) Plan {
 		s.prefetchFailed(&in, &plan)
 	}
 	replaceMissing(&in, &plan, books)
-	plan.Undrains = undrains(in.Pods, staysDrained)
+	unplug(&in, &plan, books)
+	plan.Undrains = undrains(in.everything(), staysDrained)
 	s.Starting = plan.actions()
 	plan.Requeue = requeue(in, &plan)
 	return plan
@@ -380,17 +397,21 @@ func requeue(in Input, plan *Plan) time.Duration {
 	for i := range in.Pods {
 		wakeFor(&in.Pods[i], in.Spec, earlier)
 	}
-	earlier(plan.Summary.OpensAt)
-	earlier(plan.Summary.MeasureAt)
-	earlier(plan.Summary.Missing.NextAt)
-	if plan.Summary.Blocked != "" || plan.Summary.Missing.Blocked != "" {
-		earlier(in.Now.Add(retryBlocked))
-	}
-	earlier(plan.Summary.SoakingUntil)
+	plan.Summary.wake(in.Now, earlier)
 	if next.IsZero() {
 		return 0
 	}
 	return max(next.Sub(in.Now), 50*time.Millisecond)
+}
+
+// wake names the moments at which time alone changes what the summary waits for.
+func (s *Summary) wake(now time.Time, at func(time.Time)) {
+	for _, t := range []time.Time{s.OpensAt, s.MeasureAt, s.SoakingUntil, s.Missing.NextAt, s.Unplug.NextAt} {
+		at(t)
+	}
+	if s.Blocked+s.Missing.Blocked+s.Unplug.Blocked != "" {
+		at(now.Add(retryBlocked))
+	}
 }
 
 // wakeFor names the moments at which time alone changes what is to be done with a pod.

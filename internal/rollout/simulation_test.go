@@ -356,6 +356,31 @@ func TestReplacingInVainStops(t *testing.T) {
 	})
 }
 
+// A deleted policy takes its sidecars out within all budgets, while another one rolls out and the
+// manager is killed; in the end nobody carries them.
+func TestPromise3UnpluggingKeepsTheBudgets(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		logs, mesh := newPolicy(t, "logs"), newPolicy(t, "mesh")
+		logs.spec().EvictUnmanaged, logs.object.Spec.OnRemoval = true, v1alpha1.RemovalRecreate
+		w := newWorld(t, logs, mesh)
+		w.target(logs, "2")
+		for range rapid.IntRange(0, 20).Draw(t, "steps before the deletion") {
+			w.step()
+		}
+		logs.object.DeletionTimestamp, logs.away, logs.woken = &metav1.Time{Time: w.now}, true, true
+		w.target(mesh, "2")
+		for range 20 {
+			w.step()
+		}
+		w.quiet = true
+		w.runUntil("no pod carries the sidecars", 4*w.steps(), func() bool {
+			w.retryFailed()
+			return w.carriers(logs) == 0
+		})
+	})
+}
+
 // Nothing is started outside of a window or in a pod that is exempt; everything gets there in the end.
 func TestWindowsAndExemptionsAreKept(t *testing.T) {
 	t.Parallel()

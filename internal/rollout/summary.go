@@ -72,6 +72,8 @@ type Summary struct {
 	Blocked string
 	// Missing says what becomes of the pods that lack the sidecars.
 	Missing Missing
+	// Unplug says how far pods have lost the sidecars that they are to lose.
+	Unplug Unplug
 	// WithinBudget says whether no more pods are unavailable than the fleet budget allows.
 	WithinBudget bool
 	// Unhealthy are the worst groups of pods.
@@ -93,6 +95,7 @@ func summarize(in Input) Summary {
 		s.count(&in.Pods[i], in.Spec)
 		note(troubles, &in.Pods[i])
 	}
+	s.countDeselected(&in, troubles)
 	s.WithinBudget = int(s.Counts.Unavailable) <= in.Spec.MaxUnavailable(v1alpha1.PerFleet, int(s.Counts.Selected))
 	s.Unhealthy = worst(troubles)
 	s.Rolling = in.Target.Hash != in.Stable
@@ -101,6 +104,18 @@ func summarize(in Input) Summary {
 	}
 	s.judgeRevision(&in)
 	return s
+}
+
+// countDeselected counts pods that are not selected any more, of which nothing is said but what keeps
+// them from losing the sidecars.
+func (s *Summary) countDeselected(in *Input, troubles map[troubleKey]*v1alpha1.UnhealthyPods) {
+	for i := range in.Deselected {
+		pod := &in.Deselected[i]
+		s.Counts.Deselected += one(pod.Injected)
+		if pod.Refusal != nil {
+			note(troubles, pod)
+		}
+	}
 }
 
 // judgeRevision says whether the target has failed, now or before. The stable revision

@@ -83,7 +83,7 @@ type simPolicy struct {
 	target    *revision.Revision
 	// away: nobody injects it into new pods, which start without it.
 	away bool
-	aim       rollout.Aim
+	aim  rollout.Aim
 	// judgement is the last one of the fleet.
 	judgement *fleet.Judgement
 	// last is what the last plan said; writes counts what was taken of them.
@@ -91,8 +91,8 @@ type simPolicy struct {
 	writes int
 	// replaced counts the evictions of pods that lacked the sidecars.
 	replaced int
-	woken  bool
-	wakeAt time.Time
+	woken    bool
+	wakeAt   time.Time
 }
 
 func (w *world) chance(percent int) bool { return !w.steady && w.rand.IntN(100) < percent }
@@ -208,6 +208,9 @@ func (w *world) act(policy *simPolicy, plan *rollout.Plan, partly bool) {
 	for _, pod := range plan.Evictions {
 		writes = append(writes, func() { w.evict(policy, pod) })
 	}
+	for _, pod := range plan.Unplugged {
+		writes = append(writes, func() { w.evict(policy, pod) })
+	}
 	for _, pod := range plan.Replaced {
 		writes = append(writes, func() { w.replaceMissing(policy, pod) })
 	}
@@ -249,7 +252,7 @@ func (w *world) plan(policy *simPolicy) rollout.Plan {
 		}
 	}
 	input := policy.aim.Input(w.judge(policy, members, view), nil, w.now)
-	input.Injecting = true
+	input.Injecting = policy.object.DeletionTimestamp == nil // as far as the operator knows
 	input.Leaving, input.Vacancies = leaving, fleet.Vacancies(members, leavers)
 	for _, pdb := range w.pdbs {
 		input.Disruptions = append(input.Disruptions, fleet.Allowance(pdb, all, view))
@@ -294,7 +297,7 @@ func describe(policy *simPolicy, plan rollout.Plan, now time.Time) string {
 	for i := range plan.Upgrades {
 		text += fmt.Sprintf("%s %v\n", plan.Upgrades[i], plan.Upgrades[i].Patch(policy.name, now))
 	}
-	for what, pods := range [][]*fleet.PodState{plan.Evictions, plan.Replaced, plan.Drains, plan.Undrains} {
+	for what, pods := range [][]*fleet.PodState{plan.Evictions, plan.Replaced, plan.Unplugged, plan.Drains, plan.Undrains} {
 		for _, pod := range pods {
 			text += fmt.Sprintf("%d %s/%s\n", what, pod.Pod.Namespace, pod.Pod.Name)
 		}

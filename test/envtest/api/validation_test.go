@@ -143,6 +143,7 @@ var _ = DescribeTable("refuses, and says what to write instead:",
 	Entry("an unknown way with missed pods", set("spec.missing", "Delete"), `Unsupported value: "Delete": supported values: "Report", "Recreate"`),
 	Entry("a bound for what is not replaced", set("spec.maxMissing", "5"), "maxMissing bounds what missing: Recreate replaces: write missing: Recreate, or remove maxMissing"),
 	Entry("a maxMissing of none", set("spec.maxMissing", "0"), "to replace none write missing: Report"),
+	Entry("an unknown way to unplug", set("spec.onRemoval", "Delete"), `Unsupported value: "Delete": supported values: "Keep", "Recreate"`),
 	Entry("a negative history", set("spec.revisionHistoryLimit", "-1"), "spec.revisionHistoryLimit in body should be greater than or equal to 0"),
 
 	Entry("a name too long for a pod label", set("metadata.name", strings.Repeat("a", 64)), "the name becomes part of a pod label: use at most 63 characters"),

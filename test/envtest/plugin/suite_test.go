@@ -69,7 +69,7 @@ var _ = BeforeSuite(func() {
 	Expect(err).NotTo(HaveOccurred())
 	Expect(server.Client.Create(ctx, secret)).To(Succeed())
 	operator = &controllers.SidecarPolicyReconciler{
-		Client: server.Client, Live: server.Client, Recorder: events.NewFakeRecorder(1000), Clock: clock, Namespace: operatorNamespace,
+		Client: server.Client, Pods: controllers.ListedPods{Reader: server.Client}, Live: server.Client, Recorder: events.NewFakeRecorder(1000), Clock: clock, Namespace: operatorNamespace,
 		// Nobody listens there: pods are injected by newPod, as the webhook would.
 		Webhook:       controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: secretName},
 		ServerVersion: func() (string, error) { return "v1.37.2", nil },
