@@ -62,24 +62,13 @@ func (s *scout) selects(namespace *corev1.Namespace, pod *corev1.Pod) bool {
 
 // companions are the pods of workloads that lose sidecars, besides those that do. Those that the policy selects are of the fleet.
 func (s *scout) companions(ctx context.Context, namespaces map[string]*corev1.Namespace, deselected []fleet.Member) ([]fleet.Member, error) {
-	workloads, known := map[string]bool{}, map[types.UID]bool{}
-	for _, workload := range s.p.policy.Status.Unplugging {
-		workloads[workload] = true
+	known := map[types.UID]bool{}
+	for _, member := range slices.Concat(deselected, s.p.leaving) {
+		known[member.Pod.UID] = true
 	}
-	for _, members := range [][]fleet.Member{deselected, s.p.leaving} {
-		for i := range members {
-			known[members[i].Pod.UID] = true
-		}
-	}
-	for i := range deselected {
-		workloads[deselected[i].Workload.String()] = true
-	}
-	homes := map[string]bool{}
-	for name := range workloads {
-		homes[fleet.NamespaceOf(name)] = true
-	}
+	workloads, homes := s.unplugged(deselected)
 	var companions []fleet.Member
-	for _, home := range slices.Sorted(maps.Keys(homes)) {
+	for _, home := range homes {
 		namespace := namespaces[home]
 		pods, err := s.r.present(ctx, home, func(pod *corev1.Pod) bool { return !known[pod.UID] && !s.selects(namespace, pod) })
 		if err != nil {
@@ -99,6 +88,22 @@ func (s *scout) companions(ctx context.Context, namespaces map[string]*corev1.Na
 		}
 	}
 	return companions, nil
+}
+
+// unplugged are the workloads that lose sidecars, by name, and their namespaces.
+func (s *scout) unplugged(deselected []fleet.Member) (workloads map[string]bool, homes []string) {
+	workloads = map[string]bool{}
+	for _, workload := range s.p.policy.Status.Unplugging {
+		workloads[workload] = true
+	}
+	for i := range deselected {
+		workloads[deselected[i].Workload.String()] = true
+	}
+	seen := map[string]bool{}
+	for name := range workloads {
+		seen[fleet.NamespaceOf(name)] = true
+	}
+	return workloads, slices.Sorted(maps.Keys(seen))
 }
 
 // stillCarrying counts the pods with the policy's sidecars that have not stopped yet.

@@ -45,8 +45,8 @@ func enforced(namespace map[string]string) (api.LevelVersion, bool) {
 // Check says which conflict the sidecars have with what the namespace enforces; nil where there is none. After is
 // the pod with the sidecars. A pod that is not allowed by itself is not the sidecars' fault.
 func Check(namespace map[string]string, before, after *corev1.Pod) *inject.Conflict {
-	standard, any := enforced(namespace)
-	if !any {
+	standard, some := enforced(namespace)
+	if !some {
 		return nil
 	}
 	broken := evaluate(standard, after)
@@ -66,8 +66,8 @@ type Templates struct {
 // Check says which conflict the revision has with what the namespace enforces, in whatever pod; nil where there
 // is a pod in which it has none.
 func (t *Templates) Check(namespace map[string]string) *inject.Conflict {
-	standard, any := enforced(namespace)
-	if !any {
+	standard, some := enforced(namespace)
+	if !some {
 		return nil
 	}
 	found, known := t.memo[standard]

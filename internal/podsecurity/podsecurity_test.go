@@ -33,11 +33,15 @@ func enforce(level string) map[string]string {
 }
 
 func TestOnlyWhatTheSidecarsBreakIsAConflict(t *testing.T) {
-	app := builders.Pod("shop", "cart").With(func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext = strict.Template.Sidecars[0].SecurityContext })
+	app := builders.Pod("shop", "cart").With(func(p *corev1.Pod) {
+		p.Spec.Containers[0].SecurityContext = strict.Template.Sidecars[0].SecurityContext
+	})
 	podLevel := app.Clone().With(func(p *corev1.Pod) {
 		p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsNonRoot: ptr.To(true), SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
 	})
-	containerLevel := builders.Pod("shop", "cart").With(func(p *corev1.Pod) { p.Spec.Containers[0].SecurityContext = strictest.Template.Sidecars[0].SecurityContext })
+	containerLevel := builders.Pod("shop", "cart").With(func(p *corev1.Pod) {
+		p.Spec.Containers[0].SecurityContext = strictest.Template.Sidecars[0].SecurityContext
+	})
 	for _, c := range []struct {
 		name      string
 		namespace map[string]string
