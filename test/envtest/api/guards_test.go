@@ -109,6 +109,11 @@ var _ = Describe("The admission policies beside the operator", Ordered, func() {
 
 	It("keep templates within the limits of a cluster", func() {
 		objects := inInstallation("config/policy-limits")
+		DeferCleanup(func() { // what the API server forgets late would refuse the policies of other specs
+			Eventually(func() error {
+				return server.Client.Create(ctx, harness.Policy("after-the-limits", "x", "anywhere.example/agent:v1"), client.DryRunAll)
+			}, inForce, "100ms").Should(Succeed())
+		})
 		apply(server.Client, objects)
 		set := func(key, value string) {
 			GinkgoHelper()

@@ -42,7 +42,7 @@ var _ = Describe("Explaining a pod", func() {
 		Expect(explained("why", "web-a")).To(answer(explain.HasIt, v1alpha1.ReasonComplete, "healthy on it"))
 		Expect(explained("why", "clash-a")).To(answer(explain.LacksIt, v1alpha1.ReasonContainerNameConflict, `"agent"`))
 		Expect(explained("why", "bare")).To(And(answer(explain.LacksIt, explain.ReasonMissing, "was created while"), HaveField("Next", ContainSubstring("kubectl delete pod -n why bare"))))
-		Expect(explained("why", "other")).To(answer(explain.LacksIt, explain.ReasonNotSelected, "spec.selector.podSelector (fleet=why)"))
+		Expect(explained("why", "other")).To(answer(explain.LacksIt, explain.ReasonNotSelected, "spec.selector (namespaces <none>, pods fleet=why)"))
 
 		setImage("why", "agent:2")
 		Expect(policyNow("why").Status.Phase).To(Equal(v1alpha1.PhaseAwaitingApproval), harness.Describe(policyNow("why")))
