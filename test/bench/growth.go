@@ -43,7 +43,7 @@ func (b *bench) costOf(ctx context.Context, pods int) (cost, error) {
 	if err := b.startManager(ctx); err != nil {
 		return cost{}, err
 	}
-	if err := b.awaitQuiet(ctx); err != nil {
+	if err := b.awaitQuiet(ctx, settled); err != nil {
 		return cost{}, err
 	}
 	r, err := b.operatorRound(ctx)

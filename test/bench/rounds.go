@@ -88,7 +88,7 @@ func (b *bench) operatorRound(ctx context.Context) (round, error) {
 	if err != nil {
 		return r, err
 	}
-	if err := b.awaitQuiet(ctx); err != nil {
+	if err := b.awaitQuiet(ctx, settled); err != nil {
 		return r, err
 	}
 	after, err := b.writes(ctx)
@@ -122,7 +122,7 @@ func (b *bench) bareRound(ctx context.Context) (time.Duration, error) {
 	if err := b.startManager(ctx); err != nil {
 		return 0, err
 	}
-	return took, b.awaitQuiet(ctx)
+	return took, b.awaitQuiet(ctx, settled)
 }
 
 // patchAll sends PATCHes of the same parts as the operator's: an image, a label and an annotation, though a shorter one.
