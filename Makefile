@@ -3,7 +3,13 @@
 # Needed: Go, make, git. The tools are built from their pins (hack/tools.sh), and the Kubernetes that
 # the tests run against from its Go modules (hack/cluster).
 
-IMG ?= ghcr.io/sidecar-dev/sidecar-operator:v0.1.0
+VERSION ?= 0.1.0
+IMG ?= ghcr.io/sidecar-dev/sidecar-operator:v$(VERSION)
+BUNDLE_IMG ?= ghcr.io/sidecar-dev/sidecar-operator-bundle:v$(VERSION)
+# The images of the bundles in a catalog; the package and the version of each go into the template.
+BUNDLE_IMGS ?= ghcr.io/sidecar-dev/{{.Package}}-bundle:v{{.Version}}
+# The bundles of a catalog, the oldest first.
+BUNDLES ?= $(CURDIR)/bundle
 KUBECTL ?= kubectl
 # The name or address of this machine as the API server sees it, for `make run`.
 WEBHOOK_HOST ?= 127.0.0.1
@@ -19,10 +25,11 @@ SHELL := /usr/bin/env bash
 export CGO_ENABLED ?= 0
 
 CLUSTER := go run ./hack/cluster/cmd/cluster
+BUNDLE := go -C hack/bundle run .
 # What is generated, and committed.
-GENERATED := ':(glob)api/**/zz_generated.*.go' config/crd/bases config/rbac/role.yaml dist
+GENERATED := ':(glob)api/**/zz_generated.*.go' config/crd/bases config/rbac/role.yaml dist bundle bundle.Dockerfile
 # Modules that are kept tidy.
-MODULES := . hack/tools hack/tools/golangci-lint
+MODULES := . hack/bundle hack/tools hack/tools/golangci-lint
 
 ##@ General
 
@@ -50,20 +57,22 @@ fmt: ## Format the code and sort its imports
 .PHONY: lint
 lint: ## Run the linters (.golangci.yml)
 	"$$(hack/tools.sh golangci-lint)" run
+	lint="$$(hack/tools.sh golangci-lint)" && cd hack/bundle && "$$lint" run
 
 .PHONY: vet
 vet: ## Run go vet, over the real-node suite too
 	go vet -tags e2e ./...
+	go -C hack/bundle vet ./...
 
 .PHONY: verify
 verify: verify-generated verify-tidy vet lint verify-vulnerabilities ## Fail if something generated is out of date, or the code does not pass vet, lint and govulncheck
 
 .PHONY: verify-generated
-verify-generated: generate manifests dist ## Fail if generated files differ from the ones in git's index
+verify-generated: generate manifests dist bundle ## Fail if generated files differ from the ones in git's index
 	@if ! git diff --exit-code -- $(GENERATED); then \
-	  echo "The files above are out of date: commit what 'make generate manifests dist' wrote." >&2; exit 1; fi
+	  echo "The files above are out of date: commit what 'make generate manifests dist bundle' wrote." >&2; exit 1; fi
 	@new="$$(git ls-files --others --exclude-standard -- $(GENERATED))"; if [ -n "$$new" ]; then \
-	  printf "Not in git:\n%s\nCommit what 'make generate manifests dist' wrote.\n" "$$new" >&2; exit 1; fi
+	  printf "Not in git:\n%s\nCommit what 'make generate manifests dist bundle' wrote.\n" "$$new" >&2; exit 1; fi
 
 .PHONY: verify-tidy
 verify-tidy: ## Fail if a go.mod or go.sum is not tidy
@@ -95,6 +104,20 @@ dist: manifests ## Write dist/install.yaml, the whole installation in one file
 	@mkdir -p dist
 	"$$(hack/tools.sh kustomize)" build config/default -o dist/install.yaml
 install.yaml: dist ## The same as dist
+
+.PHONY: bundle
+bundle: manifests ## Write the OLM bundle from config/manifests, and validate it
+	"$$(hack/tools.sh kustomize)" build config/manifests | \
+	  $(BUNDLE) generate -dir '$(CURDIR)' -icon '$(CURDIR)/config/manifests/icon.svg'
+	$(BUNDLE) validate '$(CURDIR)/bundle'
+
+.PHONY: bundle-build
+bundle-build: ## Build the image of the OLM bundle; BUNDLE_IMG names it
+	$(CONTAINER_TOOL) build -f bundle.Dockerfile -t $(BUNDLE_IMG) .
+
+.PHONY: catalog
+catalog: ## Write a file-based OLM catalog of BUNDLES to bin/catalog, and the Dockerfile of its image
+	$(BUNDLE) catalog -out '$(CURDIR)/bin/catalog' -images '$(BUNDLE_IMGS)' $(BUNDLES)
 
 .PHONY: clean
 clean: ## Remove what was built here; the caches of the tools and of the cluster stay

@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 # unit needs nothing but Go.
 unit() {
   go test "$@" ./api/... ./internal/... ./cmd/... ./hack/... ./test/images/...
+  go -C hack/bundle test "$@" ./...
 }
 
 # envtest runs against an API server and etcd, built from their Go modules where KUBEBUILDER_ASSETS names none,

@@ -5,6 +5,7 @@ package docs
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"io/fs"
@@ -26,6 +27,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
@@ -49,7 +51,21 @@ var _ = BeforeSuite(func() {
 	server, err = apiserver.Start()
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { Expect(server.Stop()).To(Succeed()) })
+	_, err = envtest.InstallCRDs(server.Config, envtest.CRDInstallOptions{Paths: []string{olmCRDs()}, ErrorIfPathMissing: true})
+	Expect(err).NotTo(HaveOccurred())
 })
+
+// olmCRDs is the folder with OLM's kinds, in the module that the bundle is made with.
+func olmCRDs() string {
+	GinkgoHelper()
+	const module = "github.com/operator-framework/api"
+	bundle := filepath.Join(harness.Root(), "hack", "bundle")
+	out, err := exec.CommandContext(ctx, "go", "-C", bundle, "mod", "download", "-json", module).Output()
+	Expect(err).NotTo(HaveOccurred(), string(out))
+	var downloaded struct{ Dir string }
+	Expect(json.Unmarshal(out, &downloaded)).To(Succeed())
+	return filepath.Join(downloaded.Dir, "crds")
+}
 
 var fence = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```")
 
@@ -90,13 +106,20 @@ var _ = Describe("YAML", func() {
 	})
 })
 
-// tryOut creates an object as a dry run. A field that is not known is an error.
+// tryOut creates an object as a dry run, in a namespace that is there. A field that is not known is an error.
 func tryOut(path string, object *unstructured.Unstructured) {
 	GinkgoHelper()
 	if object.GetKind() == "" {
 		return // a part of something
 	}
+	if name := object.GetNamespace(); name != "" {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		Expect(client.IgnoreAlreadyExists(server.Client.Create(ctx, namespace))).To(Succeed())
+	}
 	err := server.Client.Create(ctx, object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
+	if object.GetKind() == "Namespace" {
+		err = client.IgnoreAlreadyExists(err)
+	}
 	Expect(err).NotTo(HaveOccurred(), "%s: %s %s", path, object.GetKind(), object.GetName())
 }
 
