@@ -161,7 +161,7 @@ func (a *app) selectionChange(ctx context.Context, onlooker *controllers.Onlooke
 // rollOut tells what becomes of the pods, and plays the roll-out.
 func (a *app) rollOut(ctx context.Context, c client.Client, sight *controllers.Sight, o *planned, plan *render.Plan, now time.Time) error {
 	spec := &sight.Policy.Spec.Rollout
-	plan.Workloads = render.Groups(sight.Pods, spec)
+	plan.Workloads = render.Groups(sight.Pods, &sight.Policy.Spec)
 	plan.Allowed(rollout.Allowances(sight.Input), sight.Input.Disruptions)
 	input := simulate.Input{Policy: sight.Policy, Goal: sight.Aim.Goal, Revisions: sight.Revisions, Contents: sight.Contents,
 		RestartedAt: sight.Policy.Spec.Template.RestartedAt, Pace: o.pace, Now: now}

@@ -170,6 +170,37 @@ func TestReplacingWaits(t *testing.T) {
 	}
 }
 
+// The first pod is asked about.
+func TestWhyAPodStaysWithoutSidecars(t *testing.T) {
+	stored := []v1alpha1.Replacement{tried("cart", 999, 0, "cart-00", 0)}
+	exempt := changed(bare("cart", 0, 0), func(m *fleet.Member) { m.Exempt = true })
+	job := changed(bare("cart", 0, 0), func(m *fleet.Member) { m.Owner.Unmanaged = true })
+	report := lackingInput(nil, bare("cart", 0, 0))
+	report.Missing = v1alpha1.MissingReport
+	held := lackingInput(stored, bare("cart", 0, 0))
+	held.Injecting = false
+	inVain := []v1alpha1.Replacement{tried("a", 990, 500, "", 1), tried("b", 990, 600, "", 1), tried("c", 990, 400, "", 1)}
+	for _, tc := range []struct {
+		name string
+		in   rollout.Input
+		want string
+	}{
+		{"only reported", report, "it gets the sidecars when it is recreated"},
+		{"its turn", lackingInput(stored, bare("cart", 0, 0)), "it is its turn to be replaced"},
+		{"exempt", lackingInput(nil, exempt), "it is exempt by the annotation"},
+		{"of a Job", lackingInput(nil, job), "spec.rollout.evictUnmanaged is false"},
+		{"on hold", held, "it is not replaced: "},
+		{"while replacing does not help", lackingInput(inVain, bare("d", 0, 0), bare("a", 0, 500), bare("b", 0, 600), bare("c", 0, 400)), "it waits to be replaced: "},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			plan := rollout.Make(tc.in)
+			if got := plan.WhyMissing(tc.in, &tc.in.Pods[0]); !strings.Contains(got, tc.want) {
+				t.Errorf("got %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
 func TestTooManyMissingSaysWhatToWrite(t *testing.T) {
 	in := lackingInput(nil, bare("cart", 0, 0), bare("cart", 1, 0), whole("cart", 2, 0))
 	in.MaxMissing = 1

@@ -71,7 +71,7 @@ func (p *Plan) moves(pod *fleet.PodState) bool {
 }
 
 func (p *Plan) moved() []*fleet.PodState {
-	return slices.Concat(upgraded(p.Upgrades), p.Evictions, p.Drains)
+	return slices.Concat(upgraded(p.Upgrades), p.Evictions, p.Drains, p.Replaced)
 }
 
 // whyNot asks the step, the images and the budgets, after the pods that the plan moves have passed.
@@ -144,6 +144,26 @@ const (
 	// IntentRecreate: it is evicted, and its owner makes another.
 	IntentRecreate Intent = "Recreate"
 )
+
+// WhyMissing says what becomes of a pod of the input that lacks the sidecars and could have them.
+func (p *Plan) WhyMissing(in Input, pod *fleet.PodState) string {
+	m := &p.Summary.Missing
+	switch {
+	case in.Missing != v1alpha1.MissingRecreate:
+		return "it gets the sidecars when it is recreated"
+	case p.moves(pod):
+		return "it is its turn to be replaced"
+	case pod.Exempt:
+		return exempt(pod)
+	case !replaceable(pod, in.Spec):
+		return "nobody would make it anew, and spec.rollout.evictUnmanaged is false"
+	case m.Message != "":
+		return "it is not replaced: " + m.Message
+	case m.Blocked != "":
+		return "it waits to be replaced: " + m.Blocked
+	}
+	return "it is replaced when others of its workload have been"
+}
 
 // IntentFor says what the method is going to do with a pod.
 func IntentFor(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) Intent {

@@ -3,7 +3,7 @@
 // says in which waves pods would move, how long that would take, and what would hold it up for ever.
 //
 // Nothing goes wrong in it: every image can be had, every pod gets ready, every analysis passes,
-// and a person approves at once.
+// and a person approves at once. Pods that lack the sidecars are left as they are.
 package simulate
 
 import (
@@ -116,7 +116,7 @@ func held(plan *rollout.Plan) string {
 func (w *world) plan() rollout.Plan {
 	w.aim = rollout.TakeAim(w.policy, w.in.Goal, w.in.Revisions)
 	view := &fleet.View{Policy: w.policy.Name, Target: w.aim.Target, Revisions: w.in.Revisions, Health: w.in.Health,
-		RestartedAt: w.in.RestartedAt, Contents: w.in.Contents, Watching: w.aim.Watching(), Records: &w.records, Now: w.now}
+		Since: w.policy.CreationTimestamp.Time, RestartedAt: w.in.RestartedAt, Contents: w.in.Contents, Watching: w.aim.Watching(), Records: &w.records, Now: w.now}
 	members, leaving := w.members()
 	input := w.aim.Input(fleet.Judge(members, view), nil, w.now)
 	input.Vacancies, input.Leaving = fleet.Vacancies(members, leaving), map[string]int{}

@@ -145,7 +145,7 @@ func Selected(s Subject, sight Sight) Answer {
 	case state == nil:
 		return a.because(ReasonMissing, "it came or went while it was looked at: ask again")
 	case !state.Injected:
-		return a.missing(state, sight.Policy)
+		return a.missing(state, sight)
 	}
 	a.Revision = state.Given
 	return a.carries(state, sight)
@@ -171,7 +171,8 @@ func (a Answer) then(next string) Answer {
 }
 
 // missing says why a pod has none of the sidecars.
-func (a Answer) missing(pod *fleet.PodState, policy *v1alpha1.SidecarPolicy) Answer {
+func (a Answer) missing(pod *fleet.PodState, sight Sight) Answer {
+	policy := sight.Policy
 	a.Has = LacksIt
 	if len(pod.Conflicts) > 0 {
 		return a.because(pod.Conflicts[0].Reason, "the sidecars clash with its own parts, and it was left as it is: "+inject.Explain(pod.Conflicts)).
@@ -184,7 +185,7 @@ func (a Answer) missing(pod *fleet.PodState, policy *v1alpha1.SidecarPolicy) Ans
 	case policy.Spec.Injection.Paused:
 		why = "spec.injection.paused is true"
 	}
-	return a.because(ReasonMissing, why).then("it gets the sidecars when it is recreated: " + recreate(pod))
+	return a.because(ReasonMissing, why+"; "+sight.Plan.WhyMissing(sight.Input, pod)).then(recreate(pod))
 }
 
 // recreate is how a person has a pod made anew.

@@ -137,7 +137,7 @@ func asMap(spec *v1alpha1.SidecarPolicySpec) map[string]any {
 }
 
 // Groups say what becomes of the pods of a fleet.
-func Groups(pods []fleet.PodState, spec *v1alpha1.RolloutSpec) []Group {
+func Groups(pods []fleet.PodState, spec *v1alpha1.SidecarPolicySpec) []Group {
 	counts := map[Group]int{}
 	for i := range pods {
 		fate, why := fateOf(&pods[i], spec)
@@ -154,19 +154,26 @@ func Groups(pods []fleet.PodState, spec *v1alpha1.RolloutSpec) []Group {
 	return list
 }
 
-func fateOf(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) (Fate, string) {
+func fateOf(pod *fleet.PodState, spec *v1alpha1.SidecarPolicySpec) (Fate, string) {
 	lacks := pod.Changes() || pod.Stale != ""
 	switch {
-	case pod.Injected && lacks && spec.Method == v1alpha1.MethodOnDelete:
+	case pod.Injected && lacks && spec.Rollout.Method == v1alpha1.MethodOnDelete:
 		return FateOnDelete, "gets the revision when it is recreated, as the method is OnDelete"
 	case !pod.Injected && len(pod.Conflicts) > 0:
 		return FateConflict, string(pod.Conflicts[0].Reason) + ": " + inject.Explain(pod.Conflicts)
 	case !pod.Injected:
-		return FateMissing, "gets the sidecars when it is recreated"
+		return FateMissing, missing(spec)
 	case pod.Exempt && lacks:
 		return FateExempt, "until " + until(pod.ExemptUntil)
 	}
-	return wayOf(pod, spec)
+	return wayOf(pod, &spec.Rollout)
+}
+
+func missing(spec *v1alpha1.SidecarPolicySpec) string {
+	if spec.Missing == v1alpha1.MissingRecreate {
+		return "replaced after the roll-out, as spec.missing is Recreate"
+	}
+	return "gets the sidecars when it is recreated"
 }
 
 // wayOf is the fate of a pod that the roll-out may move.

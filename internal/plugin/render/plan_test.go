@@ -55,7 +55,7 @@ func planned(t *testing.T, method v1alpha1.RolloutMethod) *render.Plan {
 		t.Fatal(err)
 	}
 	plan := &render.Plan{Policy: "logs", Changes: []string{"spec.template.sidecars"}, Selected: len(pods), Gained: 1, Template: &difference,
-		Workloads: render.Groups(pods, &policy.Spec.Rollout), Assumed: []string{"a restart takes 5s", "nothing fails"}}
+		Workloads: render.Groups(pods, &policy.Spec), Assumed: []string{"a restart takes 5s", "nothing fails"}}
 	pdb := builders.PDB("shop", "till", 9, 1).Obj()
 	plan.Allowed(rollout.Allowances(aim.Input(pods, nil, view.Now)), []fleet.Disruption{fleet.Allowance(pdb, podsOf(pods), view)})
 	plan.Simulated(simulate.Run(simulate.Input{Policy: policy, Goal: &all[0], Revisions: all, Members: members,
