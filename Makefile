@@ -27,7 +27,7 @@ export CGO_ENABLED ?= 0
 CLUSTER := go run ./hack/cluster/cmd/cluster
 BUNDLE := go -C hack/bundle run .
 # What is generated, and committed.
-GENERATED := ':(glob)api/**/zz_generated.*.go' config/crd/bases config/rbac/role.yaml dist bundle bundle.Dockerfile
+GENERATED := ':(glob)api/**/zz_generated.*.go' config/crd/bases config/rbac/role.yaml dist bundle bundle.Dockerfile docs/reference
 # Modules that are kept tidy.
 MODULES := . hack/bundle hack/tools hack/tools/golangci-lint
 
@@ -50,6 +50,12 @@ manifests: ## Generate the CRD and the manager's role from the markers in the co
 	"$$(hack/tools.sh controller-gen)" crd paths=./api/... output:crd:dir=config/crd/bases
 	"$$(hack/tools.sh controller-gen)" rbac:roleName=manager-role 'paths={./controllers/...,./internal/workload,./cmd/...}' output:rbac:dir=config/rbac
 
+.PHONY: api-reference
+api-reference: ## Write docs/reference/api.md from the API types
+	@mkdir -p docs/reference
+	"$$(hack/tools.sh crd-ref-docs)" --source-path=api --config=hack/api-reference.yaml --renderer=markdown \
+	  --output-path=docs/reference/api.md --log-level=ERROR
+
 .PHONY: fmt
 fmt: ## Format the code and sort its imports
 	"$$(hack/tools.sh golangci-lint)" fmt
@@ -68,11 +74,11 @@ vet: ## Run go vet, over the real-node suite too
 verify: verify-generated verify-tidy vet lint verify-vulnerabilities ## Fail if something generated is out of date, or the code does not pass vet, lint and govulncheck
 
 .PHONY: verify-generated
-verify-generated: generate manifests dist bundle ## Fail if generated files differ from the ones in git's index
+verify-generated: generate manifests dist bundle api-reference ## Write all that is generated, and fail if it differs from git's index
 	@if ! git diff --exit-code -- $(GENERATED); then \
-	  echo "The files above are out of date: commit what 'make generate manifests dist bundle' wrote." >&2; exit 1; fi
+	  echo "The files above were out of date, and are written anew: commit them." >&2; exit 1; fi
 	@new="$$(git ls-files --others --exclude-standard -- $(GENERATED))"; if [ -n "$$new" ]; then \
-	  printf "Not in git:\n%s\nCommit what 'make generate manifests dist bundle' wrote.\n" "$$new" >&2; exit 1; fi
+	  printf "Not in git, and written now:\n%s\nCommit them.\n" "$$new" >&2; exit 1; fi
 
 .PHONY: verify-tidy
 verify-tidy: ## Fail if a go.mod or go.sum is not tidy

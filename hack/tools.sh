@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the path of a pinned tool, and builds it first where that has not been done yet:
 #
-#   hack/tools.sh controller-gen | kustomize | govulncheck | golangci-lint
+#   hack/tools.sh controller-gen | kustomize | crd-ref-docs | govulncheck | golangci-lint
 #
 # The versions are those of hack/tools/go.mod and hack/tools/golangci-lint/go.mod. golangci-lint
 # has a module of its own, so that its many dependencies don't move the versions of the others.
@@ -11,9 +11,9 @@
 set -euo pipefail
 
 case "${1:-}" in
-  controller-gen | kustomize | govulncheck) module=hack/tools ;;
+  controller-gen | kustomize | crd-ref-docs | govulncheck) module=hack/tools ;;
   golangci-lint) module=hack/tools/golangci-lint ;;
-  *) echo "usage: $0 controller-gen | kustomize | govulncheck | golangci-lint" >&2; exit 2 ;;
+  *) echo "usage: $0 controller-gen | kustomize | crd-ref-docs | govulncheck | golangci-lint" >&2; exit 2 ;;
 esac
 
 cd "$(dirname "$0")/.."
