@@ -21,6 +21,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -192,7 +193,12 @@ func (p pattern) plugIn(change func(*v1alpha1.SidecarTemplate)) {
 	plugIn(&harness.Fleet{Namespace: p.name, Deployments: 1, Replicas: 2, Image: p.app, Probe: true}, func(policy *v1alpha1.SidecarPolicy) {
 		policy.Spec.Template.Sidecars[0].Image = image(p.name + ":v1")
 		policy.Spec.Rollout.Drain.Seconds = p.drain
+		policy.Spec.OnRemoval = v1alpha1.RemovalRecreate
 		change(&policy.Spec.Template)
+	})
+	DeferCleanup(func() { // or a failure in the middle would keep the policy
+		err := harness.Edit(ctx, c, p.name, func(p *v1alpha1.SidecarPolicy) { p.Spec.OnRemoval = v1alpha1.RemovalKeep })
+		Expect(client.IgnoreNotFound(err)).To(Succeed())
 	})
 	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: p.name, Name: "app"}, Spec: corev1.ServiceSpec{
 		Selector: map[string]string{harness.AppLabel: "app-00"}, Ports: []corev1.ServicePort{{Port: 80, TargetPort: intstr.FromInt32(p.port)}},
@@ -228,25 +234,17 @@ func (p pattern) upgrade(prepare func(*http.Request)) *harness.Traffic {
 	return traffic
 }
 
-// unplug deletes the policy and the pods. Those that their owner makes in their place are bare, and work.
+// unplug deletes the policy, which takes the sidecars out. The pods without them work.
 func (p pattern) unplug() {
 	GinkgoHelper()
+	done := observe(p.name, 1)
 	policy := &v1alpha1.SidecarPolicy{ObjectMeta: metav1.ObjectMeta{Name: p.name}}
 	Expect(c.Delete(ctx, policy)).To(Succeed())
-	Eventually(func() error { return c.Get(ctx, client.ObjectKeyFromObject(policy), policy) }, settleTimeout, "200ms").ShouldNot(Succeed())
-	Expect(c.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(p.name))).To(Succeed())
-	Eventually(func() error {
-		pods := podsOf(p.name)
-		for _, pod := range pods {
-			if len(pod.Spec.InitContainers) > 0 || !harness.Ready(&pod) {
-				return fmt.Errorf("pod %s has init containers %d, ready %v", pod.Name, len(pod.Spec.InitContainers), harness.Ready(&pod))
-			}
-		}
-		if len(pods) != 2 {
-			return fmt.Errorf("%d pods", len(pods))
-		}
-		return nil
-	}, settleTimeout, "200ms").Should(Succeed())
+	Eventually(func() bool { return apierrors.IsNotFound(c.Get(ctx, client.ObjectKeyFromObject(policy), policy)) }, settleTimeout, "200ms").
+		Should(BeTrue(), func() string { return harness.Describe(policy) })
+	Expect(carrying(p.name)).To(BeEmpty())
+	Expect(harness.WaitPodsReady(ctx, c, p.name, 2, settleTimeout)).To(Succeed())
+	done()
 }
 
 // nginxApp is an app at port 8080: it answers /, logs the parameter id of the request to a file, and asks what
