@@ -141,11 +141,12 @@ func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBund
 		failurePolicy = admissionregistrationv1.Fail
 	}
 	return admissionregistrationv1.MutatingWebhook{
-		ClientConfig:            r.Webhook.clientConfig(policy.Name, caBundle),
-		FailurePolicy:           &failurePolicy,
-		MatchPolicy:             ptr.To(admissionregistrationv1.Equivalent),
-		SideEffects:             ptr.To(admissionregistrationv1.SideEffectClassNoneOnDryRun),
-		ReinvocationPolicy:      ptr.To(admissionregistrationv1.IfNeededReinvocationPolicy),
+		ClientConfig:  r.Webhook.clientConfig(policy.Name, caBundle),
+		FailurePolicy: &failurePolicy,
+		MatchPolicy:   ptr.To(admissionregistrationv1.Equivalent),
+		SideEffects:   ptr.To(admissionregistrationv1.SideEffectClassNoneOnDryRun),
+		// Asked again, we would say the same: a pod that has the sidecars gets nothing more.
+		ReinvocationPolicy:      ptr.To(admissionregistrationv1.NeverReinvocationPolicy),
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
 		Rules: []admissionregistrationv1.RuleWithOperations{{

@@ -55,7 +55,7 @@ var _ = Describe("The registration of a policy", func() {
 				Scope: ptr.To(admissionregistrationv1.NamespacedScope)},
 		}))
 		Expect(webhook.FailurePolicy).To(HaveValue(Equal(admissionregistrationv1.Ignore)))
-		Expect(webhook.ReinvocationPolicy).To(HaveValue(Equal(admissionregistrationv1.IfNeededReinvocationPolicy)))
+		Expect(webhook.ReinvocationPolicy).To(HaveValue(Equal(admissionregistrationv1.NeverReinvocationPolicy)))
 		Expect(webhook.SideEffects).To(HaveValue(Equal(admissionregistrationv1.SideEffectClassNoneOnDryRun)))
 		Expect(webhook.ClientConfig).To(Equal(admissionregistrationv1.WebhookClientConfig{
 			URL: ptr.To("https://127.0.0.1:1/inject/" + w.name), CABundle: caBundle(),

@@ -29,7 +29,7 @@ type bench struct {
 	peakMiB float64
 }
 
-// start starts a cluster and a manager with a policy, and no pods.
+// start starts a cluster and a manager, with no policies and no pods.
 func (b *bench) start(ctx context.Context) error {
 	var err error
 	b.cluster, err = cluster.Start(ctx, cluster.Options{Kind: cluster.Simulated, Log: os.Stderr, KeepSignals: true})
@@ -48,14 +48,20 @@ func (b *bench) start(ctx context.Context) error {
 	if b.binary, err = harness.BuildManager(ctx, b.dir); err != nil {
 		return err
 	}
-	if err := b.startManager(ctx); err != nil {
-		return err
+	return b.startManager(ctx)
+}
+
+// apply creates policies, and waits until new pods get their sidecars.
+func (b *bench) apply(ctx context.Context, policies ...*v1alpha1.SidecarPolicy) error {
+	for _, p := range policies {
+		if err := b.client.Create(ctx, p); err != nil {
+			return err
+		}
+		if _, err := harness.WaitReady(ctx, b.client, p.Name, patience); err != nil {
+			return err
+		}
 	}
-	if err := b.client.Create(ctx, policy()); err != nil {
-		return err
-	}
-	_, err = harness.WaitReady(ctx, b.client, name, patience)
-	return err
+	return nil
 }
 
 func (b *bench) stop() error {

@@ -121,15 +121,7 @@ func (w writes) since(before writes) writes {
 }
 
 func (b *bench) writes(ctx context.Context) (writes, error) {
-	clientset, err := kubernetes.NewForConfig(b.cluster.Config())
-	if err != nil {
-		return writes{}, err
-	}
-	text, err := clientset.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
-	if err != nil {
-		return writes{}, err
-	}
-	families, err := parse(bytes.NewReader(text))
+	families, err := b.serverMetrics(ctx)
 	if err != nil {
 		return writes{}, err
 	}
@@ -144,6 +136,24 @@ func (b *bench) writes(ctx context.Context) (writes, error) {
 		}
 	}
 	return w, nil
+}
+
+// webhookCalls are the admission reviews that the API server has sent.
+func (b *bench) webhookCalls(ctx context.Context) (float64, error) {
+	families, err := b.serverMetrics(ctx)
+	return sum(families["apiserver_admission_webhook_request_total"], nil), err
+}
+
+func (b *bench) serverMetrics(ctx context.Context) (map[string]*dto.MetricFamily, error) {
+	clientset, err := kubernetes.NewForConfig(b.cluster.Config())
+	if err != nil {
+		return nil, err
+	}
+	text, err := clientset.RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return parse(bytes.NewReader(text))
 }
 
 func parse(text io.Reader) (map[string]*dto.MetricFamily, error) {

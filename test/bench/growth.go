@@ -19,6 +19,9 @@ type cost struct {
 
 // grow measures one fleet after the other, each with a manager of its own.
 func (b *bench) grow(ctx context.Context, sizes []int, plot string) error {
+	if err := b.apply(ctx, policy()); err != nil {
+		return err
+	}
 	var costs []cost
 	fmt.Println("  pods  roll-out s  pods/s  manager CPU s/1,000 pods  idle pass CPU ms  peak MiB")
 	for _, size := range sizes {

@@ -30,6 +30,7 @@ func main() {
 	rounds := flag.Int("rounds", 3, "How often both are measured, in turn.")
 	workers := flag.Int("workers", 32, "How many workers send the bare PATCHes; the operator has 32.")
 	grow := flag.String("grow", "", "Measure what the operator costs at these sizes instead, in growing order, like 1000,2000,5000,10000.")
+	admission := flag.Int("admission", 0, "Measure the creation of so many pods of each kind instead: selected by no policy, by one, by ten.")
 	plot := flag.String("plot", "", "With -grow: the SVG file to draw the figures into.")
 	flag.Parse()
 	*rounds = max(1, *rounds)
@@ -37,7 +38,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, func(b *bench) error {
 		b.workers = *workers
-		if *grow == "" {
+		switch {
+		case *admission > 0:
+			return b.admission(ctx, *admission)
+		case *grow == "":
 			return b.compare(ctx, *pods, *rounds)
 		}
 		sizes, err := numbers(*grow)

@@ -25,6 +25,9 @@ type round struct {
 
 // compare rolls out with and without the operator in turn, and prints what each took.
 func (b *bench) compare(ctx context.Context, pods, rounds int) error {
+	if err := b.apply(ctx, policy()); err != nil {
+		return err
+	}
 	if err := b.fill(ctx, pods); err != nil {
 		return err
 	}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/test/harness"
+)
+
+// blocks is into how many parts the pods of a kind are divided: the kinds take turns, since a machine gets
+// faster and slower.
+const blocks = 10
+
+// creation is how long it took to create pods of one kind.
+type creation struct {
+	kind string
+	// fleet is the pods' label: what policies select.
+	fleet string
+	// sidecars is how many a pod of the kind gets.
+	sidecars int
+	took     []time.Duration
+	calls    float64
+}
+
+// admission creates n pods of each kind, one after the other, and prints what policies cost.
+func (b *bench) admission(ctx context.Context, n int) error {
+	n = max(blocks, n-n%blocks)
+	if err := b.client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+		return err
+	}
+	// The first of all pods pay for connections and caches.
+	if err := b.create(ctx, &creation{kind: "warm up"}, n); err != nil {
+		return err
+	}
+	none := &creation{kind: "no policy in the cluster"}
+	if err := b.create(ctx, none, n/2); err != nil {
+		return err
+	}
+	policies := admissionPolicies()
+	if err := b.apply(ctx, policies...); err != nil {
+		return err
+	}
+	kinds := []*creation{{kind: "policies, none selects the pod", fleet: "none"}, {kind: "one policy", fleet: "one", sidecars: 1}, {kind: "ten policies", fleet: "ten", sidecars: 10}}
+	for range blocks {
+		for _, kind := range kinds {
+			if err := b.create(ctx, kind, n/blocks); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range policies {
+		if err := b.remove(ctx, p); err != nil {
+			return err
+		}
+	}
+	if err := b.create(ctx, none, n/2); err != nil {
+		return err
+	}
+	printCreations(append([]*creation{none}, kinds...))
+	return nil
+}
+
+// admissionPolicies are one for the fleet one, and ten for the fleet ten.
+func admissionPolicies() []*v1alpha1.SidecarPolicy {
+	policies := []*v1alpha1.SidecarPolicy{harness.Policy("one", "one", image(0))}
+	for i := range 10 {
+		policies = append(policies, harness.Policy(fmt.Sprintf("ten-%d", i), "ten", image(0)))
+	}
+	for _, p := range policies {
+		p.Spec.Injection.FailurePolicy = v1alpha1.FailurePolicyFail // a pod without its sidecars is cheaper
+	}
+	return policies
+}
+
+// create creates n pods that nothing schedules, and deletes them.
+func (b *bench) create(ctx context.Context, c *creation, n int) error {
+	before, err := b.webhookCalls(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: fmt.Sprintf("pod-%d", i), Labels: map[string]string{harness.FleetLabel: c.fleet}},
+			Spec:       corev1.PodSpec{SchedulerName: "nobody", Containers: []corev1.Container{{Name: "app", Image: "registry.example/app:v1"}}},
+		}
+		began := time.Now()
+		if err := b.client.Create(ctx, pod); err != nil {
+			return err
+		}
+		c.took = append(c.took, time.Since(began))
+		if got := len(pod.Spec.InitContainers); got != c.sidecars {
+			return fmt.Errorf("a pod of the kind %q has %d sidecars, not %d", c.kind, got, c.sidecars)
+		}
+	}
+	after, err := b.webhookCalls(ctx)
+	if err != nil {
+		return err
+	}
+	c.calls += after - before
+	return b.client.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(name), client.GracePeriodSeconds(0))
+}
+
+// remove deletes a policy, and waits until it is gone.
+func (b *bench) remove(ctx context.Context, policy *v1alpha1.SidecarPolicy) error {
+	if err := b.client.Delete(ctx, policy); err != nil {
+		return err
+	}
+	return wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+		err := b.client.Get(ctx, client.ObjectKeyFromObject(policy), policy)
+		return apierrors.IsNotFound(err), client.IgnoreNotFound(err)
+	})
+}
+
+// printCreations compares the kinds with the first one.
+func printCreations(kinds []*creation) {
+	fmt.Println("pods                             created  p50 ms  p95 ms  more at p50  webhook calls a pod")
+	base := quantile(kinds[0].took, 0.5)
+	for _, c := range kinds {
+		p50 := quantile(c.took, 0.5)
+		fmt.Printf("%-31s  %7d  %6.2f  %6.2f  %11.2f  %19.2f\n", c.kind, len(c.took), milliseconds(p50), milliseconds(quantile(c.took, 0.95)),
+			milliseconds(p50-base), c.calls/float64(len(c.took)))
+	}
+}
+
+// quantile is the smallest of the values that so large a part of them does not exceed.
+func quantile(values []time.Duration, part float64) time.Duration {
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[int(part*float64(len(sorted)-1))]
+}
+
+func milliseconds(d time.Duration) float64 { return d.Seconds() * 1000 }
