@@ -13,6 +13,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/admission"
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
 	"github.com/sidecar-dev/sidecar-operator/internal/report"
@@ -60,9 +61,9 @@ func (e *WebhookEndpoint) TLSHost() string {
 	return e.Service + "." + e.Namespace + ".svc"
 }
 
-// clientConfig tells the API server where a policy's pods are sent.
-func (e *WebhookEndpoint) clientConfig(policy string, caBundle []byte) admissionregistrationv1.WebhookClientConfig {
-	path := admission.Path(policy)
+// clientConfig tells the API server where the pods of policies with a failure policy are sent.
+func (e *WebhookEndpoint) clientConfig(failurePolicy v1alpha1.InjectionFailurePolicy, caBundle []byte) admissionregistrationv1.WebhookClientConfig {
+	path := admission.Path(failurePolicy)
 	if e.Host != "" {
 		url := "https://" + net.JoinHostPort(e.Host, strconv.Itoa(e.Port)) + path
 		return admissionregistrationv1.WebhookClientConfig{URL: &url, CABundle: caBundle}

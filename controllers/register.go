@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -134,6 +136,24 @@ func (r *SidecarPolicyReconciler) registration(policy *v1alpha1.SidecarPolicy, c
 // webhookNames are of the entries of a registration, of which a pod matches at most one.
 var webhookNames = [...]string{"inject.fleet.sidecar.dev", "inject-opted-in-pods.fleet.sidecar.dev"}
 
+// withoutSidecars is false of pods that have the sidecars already: the answer for the first of several policies
+// brings those of all.
+func withoutSidecars(policy *v1alpha1.SidecarPolicy) admissionregistrationv1.MatchCondition {
+	const carries = `has(object.metadata.labels) && %q in object.metadata.labels && %s.all(name,
+	(has(object.spec.initContainers) && object.spec.initContainers.exists(c, c.name == name)) || object.spec.containers.exists(c, c.name == name))`
+	t := &policy.Spec.Template
+	var names []string
+	for i := range t.Sidecars {
+		names = append(names, strconv.Quote(t.Sidecars[i].Name))
+	}
+	for i := range t.InitContainers {
+		names = append(names, strconv.Quote(t.InitContainers[i].Name))
+	}
+	list := "[" + strings.Join(names, ", ") + "]"
+	return admissionregistrationv1.MatchCondition{Name: "without-sidecars",
+		Expression: "!(" + fmt.Sprintf(carries, v1alpha1.RevisionLabel(policy.Name), list) + ")"}
+}
+
 // webhook is an entry of a registration, for pods still to be named.
 func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBundle []byte) admissionregistrationv1.MutatingWebhook {
 	failurePolicy := admissionregistrationv1.Ignore
@@ -141,7 +161,7 @@ func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBund
 		failurePolicy = admissionregistrationv1.Fail
 	}
 	return admissionregistrationv1.MutatingWebhook{
-		ClientConfig:  r.Webhook.clientConfig(policy.Name, caBundle),
+		ClientConfig:  r.Webhook.clientConfig(policy.Spec.Injection.FailurePolicy, caBundle),
 		FailurePolicy: &failurePolicy,
 		MatchPolicy:   ptr.To(admissionregistrationv1.Equivalent),
 		SideEffects:   ptr.To(admissionregistrationv1.SideEffectClassNoneOnDryRun),
@@ -149,6 +169,7 @@ func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBund
 		ReinvocationPolicy:      ptr.To(admissionregistrationv1.NeverReinvocationPolicy),
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
+		MatchConditions:         []admissionregistrationv1.MatchCondition{withoutSidecars(policy)},
 		Rules: []admissionregistrationv1.RuleWithOperations{{
 			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
 			Rule: admissionregistrationv1.Rule{

@@ -58,7 +58,7 @@ var _ = Describe("The registration of a policy", func() {
 		Expect(webhook.ReinvocationPolicy).To(HaveValue(Equal(admissionregistrationv1.NeverReinvocationPolicy)))
 		Expect(webhook.SideEffects).To(HaveValue(Equal(admissionregistrationv1.SideEffectClassNoneOnDryRun)))
 		Expect(webhook.ClientConfig).To(Equal(admissionregistrationv1.WebhookClientConfig{
-			URL: ptr.To("https://127.0.0.1:1/inject/" + w.name), CABundle: caBundle(),
+			URL: ptr.To("https://127.0.0.1:1/inject/ignore"), CABundle: caBundle(),
 		}))
 	})
 
@@ -85,7 +85,7 @@ var _ = Describe("The registration of a policy", func() {
 		Expect(w.registration().Webhooks[0].ClientConfig).To(Equal(admissionregistrationv1.WebhookClientConfig{
 			CABundle: caBundle(),
 			Service: &admissionregistrationv1.ServiceReference{
-				Namespace: operatorNamespace, Name: "webhook", Path: ptr.To("/inject/" + w.name), Port: ptr.To[int32](443),
+				Namespace: operatorNamespace, Name: "webhook", Path: ptr.To("/inject/ignore"), Port: ptr.To[int32](443),
 			},
 		}))
 	})

@@ -6,12 +6,15 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"path"
+	"slices"
+	"strings"
 	"time"
 
+	"gomodules.xyz/jsonpatch/v2"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -28,26 +31,28 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/workload"
 )
 
-// PathPrefix followed by the policy's name is where the API server sends pods.
-const PathPrefix = "/inject/"
-
-// Path is where the API server sends the pods of a policy.
-func Path(policy string) string { return PathPrefix + policy }
+// Path is where the API server sends the pods of all policies with a failure policy. A path for each policy would cost
+// a TLS handshake for each call: the API server keeps clients of five different webhooks, other operators' included.
+func Path(failurePolicy v1alpha1.InjectionFailurePolicy) string {
+	if failurePolicy == v1alpha1.FailurePolicyFail {
+		return "/inject/fail"
+	}
+	return "/inject/ignore"
+}
 
 // Register serves all policies on one server.
 func Register(server webhook.Server, injector *Injector) {
-	server.Register(PathPrefix, &admission.Webhook{Handler: injector, WithContextFunc: withPolicy})
-}
-
-type policyKey struct{}
-
-func withPolicy(ctx context.Context, r *http.Request) context.Context {
-	return context.WithValue(ctx, policyKey{}, path.Base(r.URL.Path))
+	for _, asked := range []v1alpha1.InjectionFailurePolicy{v1alpha1.FailurePolicyIgnore, v1alpha1.FailurePolicyFail} {
+		handle := func(ctx context.Context, req admission.Request) admission.Response {
+			return injector.Handle(ctx, req, asked)
+		}
+		server.Register(Path(asked), &admission.Webhook{Handler: admission.HandlerFunc(handle)})
+	}
 }
 
 // Injector plugs sidecars into new pods.
 type Injector struct {
-	// Reader reads policies and revisions, from a cache.
+	// Reader reads policies, revisions and namespaces, from a cache.
 	Reader client.Reader
 	// Decoder reads pods.
 	Decoder admission.Decoder
@@ -57,64 +62,134 @@ type Injector struct {
 	Namespace string
 }
 
-// Handle answers for one pod. A pod is refused only where its policy's author asked
-// for that (failurePolicy Fail) and the answer could not be found; a clash never refuses it.
-func (i *Injector) Handle(ctx context.Context, req admission.Request) admission.Response {
-	name, _ := ctx.Value(policyKey{}).(string)
-	policy := &v1alpha1.SidecarPolicy{}
-	if err := i.Reader.Get(ctx, client.ObjectKey{Name: name}, policy); err != nil {
-		// Whoever reaches the port can name what is no policy: metrics don't.
-		return i.unanswered(name, "", v1alpha1.FailurePolicyIgnore, fmt.Errorf("reading the policy: %w", err))
-	}
-	defer func(began time.Time) { metrics.ObserveAdmission(name, time.Since(began)) }(time.Now())
-	if policy.DeletionTimestamp != nil {
-		return skip(name, v1alpha1.ReasonUnplugging, "the policy is being deleted")
-	}
-	response, err := i.inject(ctx, policy, req)
-	if err != nil {
-		return i.unanswered(name, name, policy.Spec.Injection.FailurePolicy, err)
-	}
-	return response
+// review is about one pod: what is asked, and what is answered so far.
+type review struct {
+	request admission.Request
+	// pod is as the policies so far have left it.
+	pod *corev1.Pod
+	// namespace is the labels of its namespace.
+	namespace map[string]string
+	patch     []jsonpatch.Operation
+	warnings  []string
 }
 
-func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, req admission.Request) (admission.Response, error) {
-	pod := &corev1.Pod{}
-	if err := i.Decoder.Decode(req, pod); err != nil {
-		return admission.Response{}, fmt.Errorf("decoding the pod: %w", err)
+// Handle answers for one pod and every policy that selects it, in the order of their names; each meets the pod as those
+// before it have left it. The API server asks for one of them, of which it tells the failure policy, and for the others
+// only if they could not inject: registrations exclude pods that have the sidecars.
+//
+// A pod is refused only where a policy's author asked for that (failurePolicy Fail) and the answer could not be
+// found; a clash never refuses it.
+func (i *Injector) Handle(ctx context.Context, req admission.Request, asked v1alpha1.InjectionFailurePolicy) admission.Response {
+	v, err := i.read(ctx, req)
+	var policies []*v1alpha1.SidecarPolicy
+	if err == nil {
+		policies, err = i.selecting(ctx, v)
 	}
-	if !selection.Injectable(pod) {
-		return skip(policy.Name, v1alpha1.ReasonMirrorPod, "a mirror pod can't be changed"), nil
+	if err != nil {
+		ctrl.Log.WithName("admission").Error(err, "could not answer", "failurePolicy", asked)
+		if asked == v1alpha1.FailurePolicyFail {
+			return admission.Errored(http.StatusInternalServerError, fmt.Errorf("a SidecarPolicy (failurePolicy Fail) can't inject its sidecars: %w", err))
+		}
+		return admission.Allowed("").WithWarnings("SidecarPolicies: " + withoutSidecars + err.Error())
+	}
+	for _, policy := range policies {
+		if err := i.answer(ctx, policy, v); err != nil {
+			return admission.Errored(http.StatusInternalServerError, err)
+		}
+	}
+	return admission.Patched("", v.patch...).WithWarnings(v.warnings...)
+}
+
+func (i *Injector) read(ctx context.Context, req admission.Request) (*review, error) {
+	v := &review{request: req, pod: &corev1.Pod{}}
+	if err := i.Decoder.Decode(req, v.pod); err != nil {
+		return nil, fmt.Errorf("decoding the pod: %w", err)
 	}
 	namespace := &corev1.Namespace{}
 	if err := i.Reader.Get(ctx, client.ObjectKey{Name: req.Namespace}, namespace); err != nil {
-		return admission.Response{}, fmt.Errorf("reading namespace %s: %w", req.Namespace, err)
+		return nil, fmt.Errorf("reading namespace %s: %w", req.Namespace, err)
 	}
-	r, err := i.revision(ctx, policy, pod, namespace.Labels)
+	v.namespace = namespace.Labels
+	return v, nil
+}
+
+// selecting are the policies that select the pod and are registered, by name.
+func (i *Injector) selecting(ctx context.Context, v *review) ([]*v1alpha1.SidecarPolicy, error) {
+	list := &v1alpha1.SidecarPolicyList{}
+	if err := i.Reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("reading the policies: %w", err)
+	}
+	var policies []*v1alpha1.SidecarPolicy
+	for j := range list.Items {
+		policy := &list.Items[j]
+		if policy.Spec.Injection.Paused || policy.Status.TargetRevision == "" {
+			continue
+		}
+		selector, err := selection.New(&policy.Spec.Selector, i.Namespace)
+		if err != nil {
+			continue // it is not accepted, and says so
+		}
+		if pods := selector.In(v.namespace); pods != nil && pods.Matches(labels.Set(v.pod.Labels)) {
+			policies = append(policies, policy)
+		}
+	}
+	slices.SortFunc(policies, func(a, b *v1alpha1.SidecarPolicy) int { return strings.Compare(a.Name, b.Name) })
+	return policies, nil
+}
+
+// answer adds what one policy has to say. The error refuses the pod.
+func (i *Injector) answer(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) error {
+	defer func(began time.Time) { metrics.ObserveAdmission(policy.Name, time.Since(began)) }(time.Now())
+	err := i.inject(ctx, policy, v)
+	if err == nil {
+		return nil
+	}
+	failurePolicy := policy.Spec.Injection.FailurePolicy
+	ctrl.Log.WithName("admission").Error(err, "could not answer", "policy", policy.Name, "failurePolicy", failurePolicy)
+	if failurePolicy == v1alpha1.FailurePolicyFail {
+		return fmt.Errorf("SidecarPolicy %s (failurePolicy Fail) can't inject its sidecars: %w", policy.Name, err)
+	}
+	v.skip(policy.Name, v1alpha1.ReasonNoRevision, err.Error())
+	return nil
+}
+
+func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) error {
+	switch {
+	case policy.DeletionTimestamp != nil:
+		v.skip(policy.Name, v1alpha1.ReasonUnplugging, "the policy is being deleted")
+		return nil
+	case !selection.Injectable(v.pod):
+		v.skip(policy.Name, v1alpha1.ReasonMirrorPod, "a mirror pod can't be changed")
+		return nil
+	}
+	r, err := i.revision(ctx, policy, v)
 	if err != nil {
-		return admission.Response{}, err
+		return err
 	}
-	additions, conflicts := render(pod, policy, r, namespace.Labels)
+	additions, conflicts := render(v.pod, policy, r, v.namespace)
 	if len(conflicts) > 0 {
-		i.report(ctx, policy, pod, req, v1alpha1.ReasonInjectionSkipped, withoutSidecars+inject.Explain(conflicts))
-		return skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts)), nil
+		i.report(ctx, policy, v, v1alpha1.ReasonInjectionSkipped, withoutSidecars+inject.Explain(conflicts))
+		v.skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts))
+		return nil
 	}
 	if policy.Spec.Rollout.Drain.Seconds > 0 {
-		additions.AddDrainGate(pod, policy.Name)
+		additions.AddDrainGate(v.pod, policy.Name)
 	}
-	patch := additions.Patch(pod)
-	response := admission.Patched("", patch...)
+	patch := additions.Patch(v.pod)
+	v.patch = append(v.patch, patch...)
+	additions.Apply(v.pod)
 	switch {
 	case len(patch) == 0:
 		metrics.ObserveInjection(policy.Name, metrics.Unchanged, "")
 	case len(additions.Ignored) > 0:
 		metrics.ObserveInjection(policy.Name, metrics.Injected, additions.Ignored[0].Reason)
 		message := withoutOverride + inject.Explain(additions.Ignored)
-		i.report(ctx, policy, pod, req, v1alpha1.ReasonOverrideIgnored, message)
-		response = response.WithWarnings(warning(policy.Name, message))
+		i.report(ctx, policy, v, v1alpha1.ReasonOverrideIgnored, message)
+		v.warn(policy.Name, message)
 	default:
 		metrics.ObserveInjection(policy.Name, metrics.Injected, "")
 	}
-	return response, nil
+	return nil
 }
 
 // What becomes of a pod that does not get what its owner or the policy's author meant.
@@ -123,7 +198,15 @@ const (
 	withoutOverride = "created without the override of its template: "
 )
 
-func warning(policy, message string) string { return "SidecarPolicy " + policy + ": " + message }
+func (v *review) warn(policy, message string) {
+	v.warnings = append(v.warnings, "SidecarPolicy "+policy+": "+message)
+}
+
+// skip leaves the pod as it is.
+func (v *review) skip(policy string, reason v1alpha1.Reason, message string) {
+	metrics.ObserveInjection(policy, metrics.Skipped, reason)
+	v.warn(policy, withoutSidecars+message)
+}
 
 // render says what the pod gets, or why it is left as it is: for its own sake, or because its namespace would
 // not take it with the sidecars.
@@ -140,15 +223,12 @@ func render(pod *corev1.Pod, policy *v1alpha1.SidecarPolicy, r *revision.Revisio
 	return additions, nil
 }
 
-func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, namespace map[string]string) (*revision.Revision, error) {
-	place := rollout.Place{Labels: pod.Labels, NamespaceLabels: namespace}
-	if owner := metav1.GetControllerOfNoCopy(pod); owner != nil {
+func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) (*revision.Revision, error) {
+	place := rollout.Place{Labels: v.pod.Labels, NamespaceLabels: v.namespace}
+	if owner := metav1.GetControllerOfNoCopy(v.pod); owner != nil {
 		place.Owner = string(owner.UID)
 	}
 	hash := rollout.RevisionFor(policy, place)
-	if hash == "" {
-		return nil, fmt.Errorf("policy %s has no accepted revision yet", policy.Name)
-	}
 	object := &appsv1.ControllerRevision{}
 	key := client.ObjectKey{Namespace: i.Namespace, Name: revision.ObjectName(policy.Name, hash)}
 	if err := i.Reader.Get(ctx, key, object); err != nil {
@@ -158,35 +238,14 @@ func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy,
 	return &r, err
 }
 
-// skip lets the pod in as its owner wrote it.
-func skip(policy string, reason v1alpha1.Reason, message string) admission.Response {
-	metrics.ObserveInjection(policy, metrics.Skipped, reason)
-	return skipped(policy, message)
-}
-
-func skipped(policy, message string) admission.Response {
-	return admission.Allowed("").WithWarnings(warning(policy, withoutSidecars+message))
-}
-
-// unanswered follows the author's failure policy. The API server itself does so only
-// for calls that don't come back. The metrics know the policy by its label.
-func (i *Injector) unanswered(policy, label string, failurePolicy v1alpha1.InjectionFailurePolicy, err error) admission.Response {
-	ctrl.Log.WithName("admission").Error(err, "could not answer", "policy", policy, "failurePolicy", failurePolicy)
-	if failurePolicy == v1alpha1.FailurePolicyFail {
-		return admission.Errored(http.StatusInternalServerError,
-			fmt.Errorf("SidecarPolicy %s (failurePolicy Fail) can't inject its sidecars: %w", policy, err))
-	}
-	metrics.ObserveInjection(label, metrics.Skipped, v1alpha1.ReasonNoRevision)
-	return skipped(policy, err.Error())
-}
-
 // report tells the pod's owner what its pods lack: nobody sees the warnings
 // that a controller gets. A dry run has no side effects.
-func (i *Injector) report(ctx context.Context, policy *v1alpha1.SidecarPolicy, pod *corev1.Pod, req admission.Request, reason v1alpha1.Reason, message string) {
+func (i *Injector) report(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review, reason v1alpha1.Reason, message string) {
+	req := v.request
 	if req.DryRun != nil && *req.DryRun {
 		return
 	}
-	info, err := workload.NewResolver(i.Reader).Of(ctx, req.Namespace, pod)
+	info, err := workload.NewResolver(i.Reader).Of(ctx, req.Namespace, v.pod)
 	if err != nil || info.Owner == nil {
 		return // a bare pod's owner is the one who gets the warning
 	}

@@ -91,14 +91,15 @@ var _ = Describe("A pod that a policy selects", func() {
 		first := createPolicy("several-a", selecting("several"), func(p *v1alpha1.SidecarPolicy) {
 			p.Spec.Template.AppContainers = []v1alpha1.AppContainer{{Selector: "*", Env: []corev1.EnvVar{{Name: "A", Value: "1"}}}}
 		})
-		// Of mode Container: the API server calls the first policy again after this change.
 		createPolicy("several-b", selecting("several"), func(p *v1alpha1.SidecarPolicy) {
 			p.Spec.Template.Sidecars[0].Mode = v1alpha1.ModeContainer
 			p.Spec.Template.AppContainers = []v1alpha1.AppContainer{{Selector: "*", Env: []corev1.EnvVar{{Name: "B", Value: "2"}}}}
 		})
 		*first = *waitReady("several-a")
 		waitReady("several-b")
+		before := calls()
 		p := create(pod("several", "web"))
+		Expect(calls()).To(Equal(before+1), "one answer brings the sidecars of all policies")
 		Expect(checkInjected(p, first)).To(Succeed())
 		Expect(names(p.Spec.InitContainers)).To(Equal([]string{"several-a"}))
 		Expect(names(p.Spec.Containers)).To(Equal([]string{"app", "several-b"}))
