@@ -33,6 +33,8 @@ e2e() {
     return
   fi
   install_node_packages
+  # What the tests run is built before them: their time is limited.
+  go run ./hack/cluster/cmd/cluster build --kind real-node olm-operator olm-catalog-operator opm cpb >/dev/null
   go test -tags e2e -count=1 -timeout 30m "$@" ./test/e2e/...
 }
 

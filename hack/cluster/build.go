@@ -23,7 +23,7 @@ const AssetsEnv = "KUBEBUILDER_ASSETS"
 // once for each version and kept in the user's cache folder.
 func Build(ctx context.Context, log io.Writer, components ...Component) (string, error) {
 	if len(components) == 0 {
-		components = append(ComponentsFor(RealNode), Kwok)
+		components = slices.Concat(ComponentsFor(RealNode), []Component{Kwok}, OLMComponents())
 	}
 	cache, err := cacheDir()
 	if err != nil {

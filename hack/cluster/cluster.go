@@ -240,7 +240,7 @@ func (c *Cluster) logf(format string, args ...any) {
 // launch starts a component and has Stop stop it.
 func (c *Cluster) launch(component Component, args ...string) (*process, error) {
 	path := filepath.Join(c.binDir, string(component))
-	p, err := startProcess(c.run, c.logDir, string(component), path, args...)
+	p, err := startProcess(c.run, c.logDir, string(component), path, nil, args...)
 	if err != nil {
 		return nil, err
 	}

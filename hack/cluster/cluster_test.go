@@ -177,7 +177,7 @@ func TestProcessIsStoppedAndItsLogIsKept(t *testing.T) {
 	if err := os.MkdirAll(run.pidDir(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p, err := startProcess(run, run.path, "echo", "/bin/sh", "-c", "echo last words; exit 3")
+	p, err := startProcess(run, run.path, "echo", "/bin/sh", nil, "-c", "echo last words; exit 3")
 	if err != nil {
 		t.Fatal(err)
 	}

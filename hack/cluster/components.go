@@ -31,6 +31,20 @@ const (
 	Kwok                  Component = "kwok"
 )
 
+// The binaries of Operator Lifecycle Manager, which StartOLM runs. The last two
+// run in pods.
+const (
+	OLMOperator        Component = "olm-operator"
+	OLMCatalogOperator Component = "olm-catalog-operator"
+	OLMPackager        Component = "opm"
+	OLMBundleCopier    Component = "cpb"
+)
+
+// OLMComponents lists the binaries of Operator Lifecycle Manager.
+func OLMComponents() []Component {
+	return []Component{OLMOperator, OLMCatalogOperator, OLMPackager, OLMBundleCopier}
+}
+
 // EnvtestAssets are the binaries that controller-runtime's envtest looks for
 // in KUBEBUILDER_ASSETS.
 func EnvtestAssets() []Component {
@@ -69,9 +83,13 @@ const (
 	cniModule        = "github.com/containernetworking/plugins"
 	etcdModule       = "go.etcd.io/etcd/server/v3"
 	kwokModule       = "sigs.k8s.io/kwok"
+	olmModule        = "github.com/operator-framework/operator-lifecycle-manager"
+	opmModule        = "github.com/operator-framework/operator-registry"
 
 	// containerdTags leave out the snapshotters that need C libraries.
 	containerdTags = "no_btrfs no_devmapper no_zfs"
+	// opmTags choose the check of signatures that needs no C library.
+	opmTags = "containers_image_openpgp"
 )
 
 // sources is a map because it is only ever looked up, never walked.
@@ -87,6 +105,10 @@ var sources = map[Component]source{
 	CNIBridge:             {"cni", cniModule, cniModule + "/plugins/main/bridge", "", "10 s"},
 	CNIHostLocal:          {"cni", cniModule, cniModule + "/plugins/ipam/host-local", "", "10 s"},
 	Kwok:                  {"kwok", kwokModule, kwokModule + "/cmd/kwok", "", "1 min"},
+	OLMOperator:           {"olm", olmModule, olmModule + "/cmd/olm", "", "3 min"},
+	OLMCatalogOperator:    {"olm", olmModule, olmModule + "/cmd/catalog", "", "10 s"},
+	OLMPackager:           {"olm", opmModule, opmModule + "/cmd/opm", opmTags, "30 s"},
+	OLMBundleCopier:       {"olm", olmModule, olmModule + "/util/cpb", "", "10 s"},
 }
 
 // componentsDir is the folder that holds the components' modules. The path

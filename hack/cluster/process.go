@@ -44,8 +44,9 @@ type process struct {
 }
 
 // startProcess starts a binary with its output in logDir, and notes the pid in
-// the run folder for whoever cleans up after us.
-func startProcess(run runDir, logDir, name, path string, args ...string) (*process, error) {
+// the run folder for whoever cleans up after us. env is added to this
+// process's own.
+func startProcess(run runDir, logDir, name, path string, env []string, args ...string) (*process, error) {
 	logPath := filepath.Join(logDir, name+".log")
 	log, err := os.Create(logPath)
 	if err != nil {
@@ -54,6 +55,7 @@ func startProcess(run runDir, logDir, name, path string, args ...string) (*proce
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(path, args...)
 	cmd.Dir = run.path
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttributes()
 	started := make(chan error)

@@ -13,7 +13,6 @@ import (
 	. "github.com/onsi/gomega"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -21,7 +20,10 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/test/harness"
 )
 
-const operatorNamespace = "sidecar-operator-system"
+const (
+	operatorNamespace  = "sidecar-operator-system"
+	operatorDeployment = "sidecar-operator-controller-manager"
+)
 
 // managerImage is the line of dist/install.yaml that names the operator's image.
 var managerImage = regexp.MustCompile(`image: ghcr\.io/sidecar-dev/sidecar-operator:\S+`)
@@ -30,25 +32,14 @@ var _ = Describe("dist/install.yaml", Ordered, func() {
 	BeforeAll(func() {
 		manager.Stop()
 		DeferCleanup(startManager)
-		_, err := images.Push(ctx, image("sidecar-operator:e2e"), images.Spec{Dir: harness.Root(), Package: "./cmd/manager"})
-		Expect(err).NotTo(HaveOccurred())
-		manifest, err := os.ReadFile(filepath.Join(harness.Root(), "dist", "install.yaml"))
-		Expect(err).NotTo(HaveOccurred())
-		Expect(managerImage.Match(manifest)).To(BeTrue())
-		manifest = managerImage.ReplaceAll(manifest, []byte("image: "+image("sidecar-operator:e2e")))
-		kubectl(manifest, "apply", "--server-side", "--force-conflicts", "-f", "-")
-		DeferCleanup(func() {
-			Expect(c.DeleteAllOf(ctx, &v1alpha1.SidecarPolicy{})).To(Succeed())
-			namespace := &corev1.Namespace{}
-			namespace.Name = operatorNamespace
-			Expect(c.Delete(ctx, namespace)).To(Succeed())
-		})
+		install(harness.Root(), operatorImage)
+		DeferCleanup(uninstall)
 	})
 
 	It("runs two replicas that get ready", func() {
 		Eventually(func(g Gomega) {
 			deployment := &appsv1.Deployment{}
-			g.Expect(c.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: "sidecar-operator-controller-manager"}, deployment)).To(Succeed())
+			g.Expect(c.Get(ctx, client.ObjectKey{Namespace: operatorNamespace, Name: operatorDeployment}, deployment)).To(Succeed())
 			g.Expect(deployment.Status.AvailableReplicas).To(BeEquivalentTo(2), "its pods: %s", describePods(operatorNamespace))
 		}, settleTimeout, "500ms").Should(Succeed())
 	})
@@ -89,6 +80,33 @@ var _ = Describe("dist/install.yaml", Ordered, func() {
 		}
 	})
 })
+
+// install applies the dist/install.yaml of a tree, with an operator's image of the given name that is made of the same tree.
+func install(tree, ref string) {
+	GinkgoHelper()
+	_, err := images.Push(ctx, image(ref), images.Spec{Dir: tree, Package: "./cmd/manager"})
+	Expect(err).NotTo(HaveOccurred())
+	manifest, err := os.ReadFile(filepath.Join(tree, "dist", "install.yaml"))
+	Expect(err).NotTo(HaveOccurred())
+	Expect(managerImage.Match(manifest)).To(BeTrue())
+	manifest = managerImage.ReplaceAll(manifest, []byte("image: "+image(ref)))
+	kubectl(manifest, "apply", "--server-side", "--force-conflicts", "-f", "-")
+}
+
+// uninstall removes the policies and the operator's namespace. What has no namespace stays.
+func uninstall() {
+	GinkgoHelper()
+	Expect(c.DeleteAllOf(ctx, &v1alpha1.SidecarPolicy{})).To(Succeed())
+	kubectl(nil, "delete", "namespace", operatorNamespace, "--timeout=2m")
+}
+
+// removeCRDs makes way for the CRDs that an installation brings.
+func removeCRDs() {
+	GinkgoHelper()
+	Expect(c.DeleteAllOf(ctx, &v1alpha1.SidecarPolicy{})).To(Succeed())
+	kubectl(nil, "delete", "--ignore-not-found", "-f", filepath.Join(harness.Root(), "config", "crd", "bases"))
+	DeferCleanup(func() { Expect(harness.InstallCRDs(node.Config())).To(Succeed()) })
+}
 
 // kubectl runs the kubectl of the cluster's own version.
 func kubectl(stdin []byte, args ...string) string {

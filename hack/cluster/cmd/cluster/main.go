@@ -17,7 +17,7 @@ import (
 )
 
 const usage = `usage:
-  cluster build [--print-assets] [COMPONENT ...]
+  cluster build [--print-assets] [--kind KIND] [COMPONENT ...]
   cluster up [--kind control-plane|simulated|real-node] [--nodes N] [--kubeconfig PATH] ...
   cluster down [--kind KIND]
   cluster push REFERENCE PACKAGE [ARGUMENT ...]`
@@ -52,6 +52,7 @@ func run(ctx context.Context, args []string, out, log io.Writer) error {
 func build(ctx context.Context, args []string, out, log io.Writer) error {
 	flags := flag.NewFlagSet("build", flag.ContinueOnError)
 	assets := flags.Bool("print-assets", false, "build only what envtest needs and print nothing but its folder, for "+cluster.AssetsEnv)
+	kind := flags.String("kind", "", "build only what a cluster of this kind runs")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -61,6 +62,9 @@ func build(ctx context.Context, args []string, out, log io.Writer) error {
 	}
 	if *assets {
 		components = append(components, cluster.EnvtestAssets()...)
+	}
+	if *kind != "" {
+		components = append(components, cluster.ComponentsFor(cluster.Kind(*kind))...)
 	}
 	dir, err := cluster.Build(ctx, log, components...)
 	if err != nil {
