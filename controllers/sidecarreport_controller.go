@@ -69,7 +69,7 @@ func (r *SidecarReportReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	}
 	now := r.Clock.Now()
 	after := report.Make(req.NamespacedName, entries, before, now)
-	wait, due := report.Wait(before, after, now)
+	wait, due := report.Wait(before, after, entries, now)
 	switch {
 	case !due:
 		return ctrl.Result{}, nil

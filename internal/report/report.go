@@ -41,6 +41,8 @@ func KeyOf(w fleet.Workload) types.NamespacedName {
 type Entry struct {
 	// Workload is the owner of the report.
 	Workload metav1.OwnerReference
+	// Born is when the first of its pods that the policy selects was created.
+	Born time.Time
 	// Report lacks only Since.
 	Report v1alpha1.ReportedPolicy
 }
@@ -62,7 +64,7 @@ func Entries(policy string, target *revision.Revision, pods []fleet.PodState) ma
 	}
 	entries := make(map[types.NamespacedName]Entry, len(tallies))
 	for workload, t := range tallies {
-		entries[KeyOf(workload)] = Entry{Workload: t.owner, Report: t.report(policy, target.Hash)}
+		entries[KeyOf(workload)] = Entry{Workload: t.owner, Born: t.born, Report: t.report(policy, target.Hash)}
 	}
 	return entries
 }
@@ -71,6 +73,7 @@ func Entries(policy string, target *revision.Revision, pods []fleet.PodState) ma
 type tally struct {
 	workload fleet.Workload
 	owner    metav1.OwnerReference
+	born     time.Time
 	template *v1alpha1.SidecarTemplate
 	counts   v1alpha1.ReportCounts
 	// running counts the images of each sidecar of the template.
@@ -101,6 +104,9 @@ func ownerOf(member *fleet.Member) metav1.OwnerReference {
 
 func (t *tally) count(pod *fleet.PodState) {
 	t.counts.Selected++
+	if born := pod.Pod.CreationTimestamp.Time; t.born.IsZero() || born.Before(t.born) {
+		t.born = born
+	}
 	t.blame(pod)
 	if !pod.Injected {
 		t.counts.Missing++

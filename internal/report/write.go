@@ -88,12 +88,15 @@ const (
 	// firstProgress and lastProgress are the shortest and the longest time between writes of how
 	// far a roll-out has come.
 	firstProgress, lastProgress = time.Minute, 10 * time.Minute
+	// firstOfShortLived is how old a bare pod or the pods of a Job are before they get a report: most are gone by then.
+	firstOfShortLived = 30 * time.Second
 )
 
 // Wait is how long to wait before a report is written; zero is now. Due is false where it says what is written.
-func Wait(before, after *v1alpha1.SidecarReport, now time.Time) (wait time.Duration, due bool) {
+// Entries are those that the report after was made of.
+func Wait(before, after *v1alpha1.SidecarReport, entries []Entry, now time.Time) (wait time.Duration, due bool) {
 	if before == nil {
-		return 0, true
+		return untilFirst(after.Workload.Kind, entries, now), true
 	}
 	if same(before, after) {
 		return 0, false
@@ -106,6 +109,14 @@ func Wait(before, after *v1alpha1.SidecarReport, now time.Time) (wait time.Durat
 		}
 	}
 	return max(0, before.WrittenAt.Add(gap).Sub(now)), true
+}
+
+func untilFirst(kind string, entries []Entry, now time.Time) time.Duration {
+	if kind != "Pod" && kind != "Job" {
+		return 0
+	}
+	first := slices.MinFunc(entries, func(a, b Entry) int { return a.Born.Compare(b.Born) })
+	return max(0, first.Born.Add(firstOfShortLived).Sub(now))
 }
 
 // sameStates says whether nothing but numbers changed.

@@ -18,6 +18,13 @@ func entry(policy string, state v1alpha1.ReportState, updated int32) report.Entr
 		Report: v1alpha1.ReportedPolicy{Policy: policy, State: state, Revision: "r", Pods: v1alpha1.ReportCounts{Selected: 50, Updated: updated, Ready: 50}}}
 }
 
+// entryOfKind is an entry of a workload of another kind, whose first pod was born some seconds after the start.
+func entryOfKind(kind string, born int) report.Entry {
+	e := entry("a", v1alpha1.ReportCurrent, 1)
+	e.Workload.Kind, e.Born = kind, builders.At(born)
+	return e
+}
+
 func TestMakeSaysTheWorstOfThePoliciesAndSinceWhen(t *testing.T) {
 	before := report.Make(cartKey, []report.Entry{entry("b", v1alpha1.ReportCurrent, 50), entry("a", v1alpha1.ReportWaiting, 0)}, nil, builders.At(0))
 	after := report.Make(cartKey, []report.Entry{entry("b", v1alpha1.ReportFailed, 40), entry("a", v1alpha1.ReportWaiting, 10)}, before, builders.At(60))
@@ -48,6 +55,9 @@ func TestWaitGathersNumbersAndNotStates(t *testing.T) {
 		due    bool
 	}{
 		{"there is none", nil, entry("a", v1alpha1.ReportCurrent, 50), 0, 0, true},
+		{"there is none, of a bare pod", nil, entryOfKind("Pod", 10), 20, 20 * time.Second, true},
+		{"there is none, of a Job", nil, entryOfKind("Job", 10), 20, 20 * time.Second, true},
+		{"there is none, of a bare pod that lives on", nil, entryOfKind("Pod", 10), 50, 0, true},
 		{"nothing changed", written, entry("a", v1alpha1.ReportUpdating, 1), 500, 0, false},
 		{"a state, right after the last write", written, entry("a", v1alpha1.ReportCurrent, 50), 1, 4 * time.Second, true},
 		{"a state, later", written, entry("a", v1alpha1.ReportCurrent, 50), 7, 0, true},
@@ -57,7 +67,7 @@ func TestWaitGathersNumbersAndNotStates(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := builders.At(c.now)
-			wait, due := report.Wait(c.before, report.Make(cartKey, []report.Entry{c.entry}, c.before, now), now)
+			wait, due := report.Wait(c.before, report.Make(cartKey, []report.Entry{c.entry}, c.before, now), []report.Entry{c.entry}, now)
 			if wait != c.wait || due != c.due {
 				t.Errorf("wait %s, due %t; want %s, %t", wait, due, c.wait, c.due)
 			}
