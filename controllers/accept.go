@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -221,6 +223,26 @@ func invalidSteps(steps []v1alpha1.Step) []string {
 		}
 	}
 	slices.Sort(problems)
+	return append(problems, shrinkingSteps(steps)...)
+}
+
+// shrinkingSteps finds percentages that are lower than one before: such a step could reach nothing.
+func shrinkingSteps(steps []v1alpha1.Step) []string {
+	var problems []string
+	reached, by := 0, ""
+	for _, step := range steps {
+		if step.UpTo == nil || step.UpTo.Type != intstr.String {
+			continue
+		}
+		percent, err := strconv.Atoi(strings.TrimSuffix(step.UpTo.StrVal, "%"))
+		switch {
+		case err != nil: // the schema refuses it
+		case percent < reached:
+			problems = append(problems, fmt.Sprintf("spec.rollout.steps[%s].upTo: %d%% is less than the %d%% of step %s before it, and steps add up: write them in growing order", step.Name, percent, reached, by))
+		default:
+			reached, by = percent, step.Name
+		}
+	}
 	return problems
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distribution/reference"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 
@@ -45,6 +46,7 @@ func invalidTemplate(t *v1alpha1.SidecarTemplate) []string {
 			problems = append(problems, fmt.Sprintf("%s: a container %q is among the sidecars already: write another name", c.path, c.container.Name))
 		}
 		names[c.container.Name] = true
+		problems = append(problems, invalidImage(c)...)
 	}
 	for _, a := range t.AppContainers {
 		if names[a.Selector] {
@@ -55,6 +57,14 @@ func invalidTemplate(t *v1alpha1.SidecarTemplate) []string {
 		problems = append(problems, invalidTakeOver(c, names)...)
 	}
 	return problems
+}
+
+// invalidImage finds a reference that no kubelet could read (InvalidImageName): new pods would never start.
+func invalidImage(c extra) []string {
+	if _, err := reference.ParseNormalizedNamed(c.container.Image); err != nil {
+		return []string{fmt.Sprintf("%s: image %q can't be read (%v): write registry/repository:tag, or registry/repository@sha256:digest", c.path, c.container.Image, err)}
+	}
+	return nil
 }
 
 // invalidTakeOver finds what a container can't take over from the app. The names are those of

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -205,6 +206,13 @@ var _ = Describe("A spec that is not accepted", func() {
 			p.Spec.Template.Sidecars[0].ResourcesFromApp = &v1alpha1.AppResources{
 				Limits: map[corev1.ResourceName]v1alpha1.ResourceExpression{"cpu": "app.limits.gpus"}}
 		}, "to allow that, ask first, like has(app.limits.gpus) ? app.limits.gpus : 0.0"),
+		Entry("an image that no kubelet can read", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Sidecars[0].Image = "Registry/agent: v1"
+		}, `spec.template.sidecars[agent]: image "Registry/agent: v1" can't be read (`),
+		Entry("a step that is smaller than one before", func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Rollout.Steps = []v1alpha1.Step{{Name: "half", UpTo: ptr.To(intstr.FromString("50%"))}, {Name: "canary", UpTo: ptr.To(intstr.FromString("9%"))},
+				{Name: "fleet", UpTo: ptr.To(intstr.FromString("100%"))}}
+		}, "spec.rollout.steps[canary].upTo: 9% is less than the 50% of step half before it, and steps add up: write them in growing order"),
 		Entry("overrides of a container that is not there", func(p *v1alpha1.SidecarPolicy) {
 			p.Spec.Injection.Overrides = []v1alpha1.AllowedOverride{{Container: "agnet", Env: []string{"LEVEL"}}}
 		}, "spec.injection.overrides[agnet]: the template has no such container: write one of agent"),
