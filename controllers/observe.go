@@ -1,7 +1,6 @@
 package controllers
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -54,7 +53,7 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 		return err
 	}
 	scout.refusals.keepOnly(members, deselected)
-	all := slices.Concat(members, deselected, companions)
+	all := append(append(slices.Clip(members), deselected...), companions...) // mostly just the members, and no copy
 	if p.disruptions, err = r.disruptions(ctx, all, view); err != nil {
 		return err
 	}
@@ -180,14 +179,12 @@ func (r *SidecarPolicyReconciler) present(ctx context.Context, namespace string,
 // inOrder are the pods that are wanted, and have not finished, by namespace and name.
 func inOrder(pods []*corev1.Pod, wanted func(*corev1.Pod) bool) []*corev1.Pod {
 	pods = slices.DeleteFunc(pods, func(pod *corev1.Pod) bool { return !wanted(pod) || (!selection.Active(pod) && !leaving(pod)) })
-	slices.SortFunc(pods, func(a, b *corev1.Pod) int {
-		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(pods, fleet.CompareNames)
 	return pods
 }
 
 // leaving says whether a pod of the fleet is being deleted.
-func leaving(pod *corev1.Pod) bool { return selection.Injectable(pod) && pod.DeletionTimestamp != nil }
+func leaving(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil && selection.Injectable(pod) }
 
 // exempt says whether a pod with these annotations around it is to be left alone, and until when.
 func (p *pass) exempt(annotations ...map[string]string) (until time.Time, exempt bool) {

@@ -202,13 +202,14 @@ func inOrder(members []Member) []*Member {
 	for i := range members {
 		ordered[i] = &members[i]
 	}
-	slices.SortFunc(ordered, func(a, b *Member) int { return compareNames(a.Pod, b.Pod) })
+	slices.SortFunc(ordered, func(a, b *Member) int { return CompareNames(a.Pod, b.Pod) })
 	return ordered
 }
 
-func compareNames(a, b *corev1.Pod) int {
-	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
-		return c
+// CompareNames orders pods by namespace and name.
+func CompareNames(a, b *corev1.Pod) int {
+	if a.Namespace != b.Namespace {
+		return strings.Compare(a.Namespace, b.Namespace)
 	}
 	return strings.Compare(a.Name, b.Name)
 }

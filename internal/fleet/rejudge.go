@@ -32,7 +32,7 @@ func Rejudge(last *Judgement, members []Member, view *View) *Judgement {
 	}
 	stale, sizes := staleness{view: view, memo: map[string]string{}}, newSizes(view)
 	for i, member := range ordered {
-		for len(before) > 0 && compareNames(before[0].Pod, member.Pod) < 0 {
+		for len(before) > 0 && before[0].Pod != member.Pod && CompareNames(before[0].Pod, member.Pod) < 0 {
 			before = before[1:] // gone
 		}
 		if len(before) > 0 && before[0].standsFor(member) {
@@ -51,7 +51,7 @@ func (j *Judgement) room(members []*Member) []PodState {
 		return make([]PodState, len(members))
 	}
 	for i, m := range members {
-		if j.Pods[i].Pod.UID != m.Pod.UID {
+		if was := j.Pods[i].Pod; was != m.Pod && was.UID != m.Pod.UID {
 			return make([]PodState, len(members))
 		}
 	}
@@ -69,8 +69,8 @@ func (v *View) alike(o *View) bool {
 // standsFor says whether the member is still what was found: it is the same pod, as its owner, its namespace and its
 // node are, and no moment was named at which time alone changes it.
 func (p *PodState) standsFor(m *Member) bool {
-	same := p.Pod.UID == m.Pod.UID && p.Pod.ResourceVersion == m.Pod.ResourceVersion &&
-		p.Owner.Settled == m.Owner.Settled && p.Node.alike(&m.Node) && ptr.Equal(p.Forbidden, m.Forbidden)
+	samePod := p.Pod == m.Pod || (p.Pod.UID == m.Pod.UID && p.Pod.ResourceVersion == m.Pod.ResourceVersion)
+	same := samePod && p.Owner.Settled == m.Owner.Settled && p.Node.alike(&m.Node) && ptr.Equal(p.Forbidden, m.Forbidden)
 	return same && p.Recheck.IsZero() && p.Verdict.Recheck.IsZero()
 }
 

@@ -24,10 +24,7 @@ func (o *Owner) lacks(has, open int32) bool {
 // been made. An owner may say late that it lacks one, and is not believed against pods that are there.
 // Of several that are being deleted, those that were first have been replaced first.
 func Vacancies(members, leaving []Member) []Vacancy {
-	has, open := map[string]int32{}, map[string]int32{}
-	for i := range members {
-		has[members[i].Owner.UID]++
-	}
+	has, open := byOwner(members), map[string]int32{}
 	leaving = slices.SortedFunc(slices.Values(leaving), lastDeleted)
 	var vacancies []Vacancy
 	for i := range leaving {
@@ -51,11 +48,24 @@ func Vacancies(members, leaving []Member) []Vacancy {
 	return vacancies
 }
 
+// byOwner counts the pods of each owner. Those of one mostly come together.
+func byOwner(members []Member) map[string]int32 {
+	count := map[string]int32{}
+	for i := 0; i < len(members); {
+		first, owner := i, members[i].Owner.UID
+		for i < len(members) && members[i].Owner.UID == owner {
+			i++
+		}
+		count[owner] += int32(i - first)
+	}
+	return count
+}
+
 // lastDeleted orders pods by when they were deleted, the last first.
 func lastDeleted(a, b Member) int {
 	x, y := a.Pod.DeletionTimestamp, b.Pod.DeletionTimestamp
 	if x != nil && y != nil && !x.Equal(y) {
 		return y.Compare(x.Time)
 	}
-	return compareNames(a.Pod, b.Pod)
+	return CompareNames(a.Pod, b.Pod)
 }
