@@ -27,6 +27,8 @@ type Options struct {
 	Webhook WebhookEndpoint
 	// Certificates serves the webhook's certificate.
 	Certificates *certs.Store
+	// CertificateSchedule says when it is renewed.
+	CertificateSchedule certs.Schedule
 	// PrefetchImage is the operator's own image; nothing is prefetched where it is empty.
 	PrefetchImage string
 	// ServerVersion asks the API server for its version.

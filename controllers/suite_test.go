@@ -43,7 +43,7 @@ var _ = BeforeSuite(func() {
 	Expect(server.Client.Create(ctx, namespace)).To(Succeed())
 	secret := &corev1.Secret{}
 	secret.Namespace, secret.Name = operatorNamespace, certificate
-	_, err = certs.Renew(secret, "127.0.0.1", time.Now())
+	_, err = certs.Schedule{}.Renew(secret, "127.0.0.1", true, time.Now())
 	Expect(err).NotTo(HaveOccurred())
 	Expect(server.Client.Create(ctx, secret)).To(Succeed())
 })

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"pgregory.net/rapid"
 
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
@@ -15,14 +17,14 @@ import (
 
 func renew(t *testing.T, secret *corev1.Secret, host string, now time.Time) bool {
 	t.Helper()
-	renewed, err := certs.Renew(secret, host, now)
+	renewed, err := certs.Schedule{}.Renew(secret, host, true, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return renewed
 }
 
-func TestRenewsWhatIsNotGoodForLongEnough(t *testing.T) {
+func TestMakesAnotherAtOnceWhereNoneIsGood(t *testing.T) {
 	const host, day = "webhook.sidecars.svc", 24 * time.Hour
 	made := &corev1.Secret{}
 	if !renew(t, made, host, builders.Epoch) {
@@ -37,7 +39,6 @@ func TestRenewsWhatIsNotGoodForLongEnough(t *testing.T) {
 	}{
 		{"fresh", host, 0, "", false},
 		{"before the time to renew", host, 274 * day, "", false},
-		{"90 days before the end", host, 276 * day, "", true},
 		{"expired", host, 400 * day, "", true},
 		{"another host", "127.0.0.1", 0, "", true},
 		{"a key that does not fit", host, 0, corev1.TLSPrivateKeyKey, true},
@@ -54,6 +55,123 @@ func TestRenewsWhatIsNotGoodForLongEnough(t *testing.T) {
 			}
 		})
 	}
+}
+
+// story is a Secret that is renewed as time goes by.
+type story struct {
+	t        *testing.T
+	secret   corev1.Secret
+	schedule certs.Schedule
+	now      time.Time
+}
+
+const storyHost = "127.0.0.1"
+
+func (s *story) serves() string { return string(s.secret.Data[corev1.TLSCertKey]) }
+
+// step lets time pass and takes the step that is due.
+func (s *story) step(after time.Duration, trusted bool) (changed bool) {
+	s.t.Helper()
+	s.now = s.now.Add(after)
+	changed, err := s.schedule.Renew(&s.secret, storyHost, trusted, s.now)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return changed
+}
+
+// trusts says whether clients with the bundle take the certificate.
+func (s *story) trusts(bundle []byte, certificate string) bool {
+	s.t.Helper()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(bundle)
+	block, _ := pem.Decode([]byte(certificate))
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{DNSName: storyHost, Roots: roots, CurrentTime: s.now})
+	return err == nil
+}
+
+func TestTheNextCertificateIsServedOnlyWhenAllTrustIt(t *testing.T) {
+	s := &story{t: t, now: builders.Epoch, schedule: certs.Schedule{Lifetime: 100 * time.Hour, RenewBefore: 40 * time.Hour, Overlap: 2 * time.Hour}}
+	s.step(0, true)
+	first, before := s.serves(), certs.CABundle(&s.secret)
+	if got := s.schedule.Due(&s.secret, storyHost, s.now); got != certs.CheckEvery {
+		t.Errorf("due in %s, want %s", got, certs.CheckEvery)
+	}
+	if s.step(59*time.Hour, true) {
+		t.Error("41 hours before its end the certificate was changed")
+	}
+	if got, want := s.schedule.Due(&s.secret, storyHost, s.now), time.Hour; got != want {
+		t.Errorf("due in %s, want %s", got, want)
+	}
+	for _, step := range []struct {
+		name    string
+		after   time.Duration
+		trusted bool
+		changed bool
+		serves  bool
+	}{
+		{"the next one is made", 2 * time.Hour, true, true, true},
+		{"not everybody has heard of it", 10 * time.Hour, false, false, true},
+		{"all have", 0, true, true, true},
+		{"not for long enough", time.Hour, true, false, true},
+		{"there is one more that has not", time.Minute, false, true, true},
+		{"now all have", time.Minute, true, true, true},
+		{"that is too short ago", 119 * time.Minute, true, false, true},
+		{"it is served", time.Minute, true, true, false},
+		{"it stays", time.Hour, true, false, false},
+	} {
+		if changed := s.step(step.after, step.trusted); changed != step.changed {
+			t.Errorf("%s: changed %t, want %t", step.name, changed, step.changed)
+		}
+		if serves := s.serves() == first; serves != step.serves {
+			t.Errorf("%s: serves the first %t, want %t", step.name, serves, step.serves)
+		}
+		if !s.trusts(certs.CABundle(&s.secret), first) || !s.trusts(certs.CABundle(&s.secret), s.serves()) {
+			t.Errorf("%s: the bundle does not cover what replicas may serve", step.name)
+		}
+	}
+	if s.trusts(before, s.serves()) {
+		t.Error("the certificate is the same authority's: whoever stole that one's key can go on")
+	}
+}
+
+// Nobody can be told in time where the operator was away for too long: what all may trust is better than nothing.
+func TestTheNextCertificateIsServedWhenTheFirstHasExpired(t *testing.T) {
+	s := &story{t: t, now: builders.Epoch}
+	s.step(0, true)
+	s.step(276*24*time.Hour, true)
+	prepared := certs.CABundle(&s.secret)
+	s.step(90*24*time.Hour, false)
+	if !s.trusts(prepared, s.serves()) {
+		t.Error("a third certificate was made, which nobody trusts")
+	}
+}
+
+// Through a thousand steps of any length, whoever has heard of the bundle of the last step but one (no longer ago
+// than the overlap) trusts what replicas that lag a step behind serve.
+func TestNoClientIsEverLeftBehind(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		s := &story{t: t, now: builders.Epoch, schedule: certs.Schedule{Lifetime: 100 * time.Hour, RenewBefore: 60 * time.Hour, Overlap: 2 * time.Hour}}
+		s.step(0, true)
+		bundle, served := certs.CABundle(&s.secret), s.serves() // what the slowest client and replica know
+		for range rapid.IntRange(1, 30).Draw(r, "steps") {
+			trusted := bytes.Equal(bundle, certs.CABundle(&s.secret))
+			s.step(time.Duration(rapid.IntRange(1, 10*60).Draw(r, "minutes"))*time.Minute, trusted)
+			if !s.trusts(bundle, served) || !s.trusts(bundle, s.serves()) {
+				r.Fatalf("a client that was told everything in time does not trust what is served")
+			}
+			if rapid.Bool().Draw(r, "the client hears") || s.secret.Annotations["fleet.sidecar.dev/trusted-since"] != "" {
+				bundle = certs.CABundle(&s.secret)
+			}
+			if rapid.Bool().Draw(r, "the replica hears") {
+				served = s.serves()
+			}
+		}
+	})
 }
 
 func TestServesNamesAndAddresses(t *testing.T) {

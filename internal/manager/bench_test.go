@@ -76,7 +76,7 @@ func settledWorld(b *testing.B) *world {
 	must(b, clientgoscheme.AddToScheme(w.scheme))
 	must(b, v1alpha1.AddToScheme(w.scheme))
 	certificate := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: secret}}
-	_, err := certs.Renew(certificate, "127.0.0.1", w.clock.Now())
+	_, err := certs.Schedule{}.Renew(certificate, "127.0.0.1", true, w.clock.Now())
 	must(b, err)
 	object := &v1alpha1.SidecarPolicy{ObjectMeta: metav1.ObjectMeta{Name: policy, UID: "policy"}}
 	object.Spec.Template = builders.Template(policy, "registry.example/agent:v1").Probe().Obj()

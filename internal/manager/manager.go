@@ -49,6 +49,8 @@ type Options struct {
 	WebhookBind string
 	// Webhook is how the API server reaches the webhook.
 	Webhook controllers.WebhookEndpoint
+	// Certificates says when the webhook's certificate is renewed; the zero value is for production.
+	Certificates certs.Schedule
 	// PrefetchImage is the operator's own image, of which the pods are made that bring images
 	// onto nodes. Where it is empty it is read from the pod PodName, if there is one.
 	PrefetchImage, PodName string
@@ -79,7 +81,7 @@ func New(cluster *rest.Config, o Options) (ctrl.Manager, error) {
 		return nil, err
 	}
 	options := controllers.Options{
-		Namespace: o.Namespace, Webhook: o.Webhook, Certificates: store, Clock: clock.RealClock{},
+		Namespace: o.Namespace, Webhook: o.Webhook, Certificates: store, CertificateSchedule: o.Certificates, Clock: clock.RealClock{},
 		PrefetchImage: o.PrefetchImage, ServerVersion: version.get,
 	}
 	if o.Reports {

@@ -54,7 +54,7 @@ func crd(name string) apiextensionsv1.CustomResourceDefinition {
 // secret is a webhook's certificate, which takes a while to make.
 var secret = func() *corev1.Secret {
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "cert"}}
-	if _, err := certs.Renew(s, "webhook", now); err != nil {
+	if _, err := (certs.Schedule{}).Renew(s, "webhook", true, now); err != nil {
 		panic(err)
 	}
 	return s

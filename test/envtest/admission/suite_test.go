@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -39,6 +40,8 @@ var (
 	operator *runningOperator
 	// warnings are those that the API server sent with its answers.
 	warnings warningLog
+	// logged is all that the operator has logged, at any verbosity.
+	logged logLines
 	// c notes the warnings it gets.
 	c client.Client
 )
@@ -51,7 +54,7 @@ func TestAdmission(t *testing.T) {
 var _ = BeforeEach(func() { warnings.take() })
 
 var _ = BeforeSuite(func() {
-	ctrl.SetLogger(GinkgoLogr)
+	ctrl.SetLogger(funcr.New(logged.write, funcr.Options{Verbosity: 10}))
 	SetDefaultEventuallyTimeout(patience)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	var err error
@@ -64,24 +67,28 @@ var _ = BeforeSuite(func() {
 	c, err = client.New(config, client.Options{Scheme: harness.Scheme()})
 	Expect(err).NotTo(HaveOccurred())
 	createNamespace(operatorNamespace, nil)
-	operator = &runningOperator{port: freePort()}
+	operator = &runningOperator{options: operatorOptions(freePort())}
 	operator.start()
 	DeferCleanup(func() { operator.stop() })
 })
 
 // runningOperator is the whole operator, in this process.
 type runningOperator struct {
-	port   int
-	cancel context.CancelFunc
-	done   chan error
+	options manager.Options
+	cancel  context.CancelFunc
+	done    chan error
+}
+
+func operatorOptions(port int) manager.Options {
+	return manager.Options{
+		Namespace: operatorNamespace, MetricsAddress: "0", ProbeAddress: "0", WebhookBind: "127.0.0.1", Repeatable: true,
+		Webhook: controllers.WebhookEndpoint{Host: "127.0.0.1", Port: port, Namespace: operatorNamespace, Secret: secretName},
+	}
 }
 
 func (o *runningOperator) start() {
 	GinkgoHelper()
-	mgr, err := manager.New(server.Config, manager.Options{
-		Namespace: operatorNamespace, MetricsAddress: "0", ProbeAddress: "0", WebhookBind: "127.0.0.1", Repeatable: true,
-		Webhook: controllers.WebhookEndpoint{Host: "127.0.0.1", Port: o.port, Namespace: operatorNamespace, Secret: secretName},
-	})
+	mgr, err := manager.New(server.Config, o.options)
 	Expect(err).NotTo(HaveOccurred())
 	var run context.Context
 	run, o.cancel = context.WithCancel(ctx)

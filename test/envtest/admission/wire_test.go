@@ -2,6 +2,8 @@ package admission
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -33,6 +35,26 @@ func (l *warningLog) take() []string {
 	messages := l.messages
 	l.messages = nil
 	return messages
+}
+
+// logLines keeps what is logged, and shows it with the specs that fail.
+type logLines struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (l *logLines) write(prefix, args string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, prefix+" "+args)
+	_, _ = fmt.Fprintf(GinkgoWriter, "%s %.300s\n", prefix, args) // it never fails
+}
+
+// containing are the lines that contain a text.
+func (l *logLines) containing(text string) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(l.lines), func(line string) bool { return !strings.Contains(line, text) })
 }
 
 // calls is how often the API server has called webhooks so far, in its own count.

@@ -65,7 +65,7 @@ var _ = BeforeSuite(func() {
 	GinkgoT().Setenv("KUBECONFIG", writeKubeconfig(server.Config))
 	createNamespace(operatorNamespace)
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: secretName}}
-	_, err = certs.Renew(secret, "127.0.0.1", time.Now())
+	_, err = certs.Schedule{}.Renew(secret, "127.0.0.1", true, time.Now())
 	Expect(err).NotTo(HaveOccurred())
 	Expect(server.Client.Create(ctx, secret)).To(Succeed())
 	operator = &controllers.SidecarPolicyReconciler{
