@@ -218,7 +218,7 @@ func degraded(p *pass) finding {
 		}
 	}
 	if c.Conflicting > 0 {
-		return finding{yes, v1alpha1.ReasonConflict, fmt.Sprintf("%d pods were left as they are, because the sidecars clash with their own parts (see status.unhealthy)", c.Conflicting)}
+		return finding{yes, v1alpha1.ReasonConflict, fmt.Sprintf("%d pods were left as they are, because the sidecars clash with what they have, or are not allowed there (see status.unhealthy)", c.Conflicting)}
 	}
 	return finding{no, v1alpha1.ReasonHealthy, "nothing needs a person"}
 }

@@ -45,7 +45,7 @@ func (r *SidecarPolicyReconciler) tryAnew(ctx context.Context, p *pass, state *f
 	}
 	additions, conflicts := inject.Render(pod, p.policy.Name, p.aim.Target, p.policy.Spec.Injection.Overrides...)
 	if len(conflicts) > 0 {
-		return apierrors.NewForbidden(corev1.Resource("pods"), state.Pod.Name, fmt.Errorf("the sidecars clash with the pod's own parts: %s", inject.Explain(conflicts)))
+		return apierrors.NewForbidden(corev1.Resource("pods"), state.Pod.Name, fmt.Errorf("the sidecars clash with what the pod has: %s", inject.Explain(conflicts)))
 	}
 	additions.Apply(pod)
 	_, err = r.tryCreate(ctx, pod)

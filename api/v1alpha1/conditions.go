@@ -89,7 +89,7 @@ const (
 	ReasonUpgradeFailed Reason = "UpgradeFailed"
 	// ReasonUpdateRefused: the API server refused to update a pod; others go on.
 	ReasonUpdateRefused Reason = "UpdateRefused"
-	// ReasonConflict: the sidecars clash with a pod's own parts; the pod was left as it is.
+	// ReasonConflict: the sidecars clash with what a pod has, or are not allowed in its namespace; the pod was left as it is.
 	ReasonConflict Reason = "Conflict"
 	// ReasonWithinBudget: no more pods are unavailable than the fleet budget allows.
 	ReasonWithinBudget Reason = "WithinBudget"

@@ -20,8 +20,24 @@ type InjectionRecord struct {
 	Sidecars []string `json:"sidecars"`
 	// InitContainers names those that were added and run to their end.
 	InitContainers []string `json:"initContainers,omitempty"`
+	// After names those of both that start after the app's init containers.
+	After []string `json:"after,omitempty"`
 	// Overrides are those that the pod's owner asked for and got, by the name of the container.
 	Overrides map[string]Override `json:"overrides,omitempty"`
+	// Volumes, Labels and Annotations name what else the pod got, by which a clash between policies can be told from one with
+	// the pod's own parts. Older builds did not write them, nor After and App.
+	Volumes     []string `json:"volumes,omitempty"`
+	Labels      []string `json:"labels,omitempty"`
+	Annotations []string `json:"annotations,omitempty"`
+	// App is what the app's containers got, by their names.
+	App map[string]AppRecord `json:"app,omitempty"`
+}
+
+// AppRecord names what one container of the app got.
+// +kubebuilder:object:generate=false
+type AppRecord struct {
+	Env        []string `json:"env,omitempty"`
+	MountPaths []string `json:"mountPaths,omitempty"`
 }
 
 // Containers names all that was added.

@@ -23,6 +23,11 @@ func TestRecordsKeepTheirForm(t *testing.T) {
 	if got, want := full.Encode(), `{"revision":"r1","sidecars":["agent"],"initContainers":["setup"],"overrides":{"agent":{"env":{"LEVEL":"debug"},"resources":{"limits":{"cpu":"1"}}}}}`; got != want {
 		t.Errorf("injection record %s, want %s", got, want)
 	}
+	noted := v1alpha1.InjectionRecord{Revision: "r1", Sidecars: []string{"agent"}, After: []string{"agent"}, Volumes: []string{"logs"}, Labels: []string{"l"},
+		Annotations: []string{"a"}, App: map[string]v1alpha1.AppRecord{"web": {Env: []string{"LEVEL"}, MountPaths: []string{"/logs"}}}}
+	if got, want := noted.Encode(), `{"revision":"r1","sidecars":["agent"],"after":["agent"],"volumes":["logs"],"labels":["l"],"annotations":["a"],"app":{"web":{"env":["LEVEL"],"mountPaths":["/logs"]}}}`; got != want {
+		t.Errorf("injection record %s, want %s", got, want)
+	}
 	upgraded := v1alpha1.UpgradeRecord{Revision: "r2", At: metav1.NewTime(time.Date(2026, 1, 5, 8, 0, 0, 0, time.UTC)),
 		Before: map[string]string{"agent": "containerd://1"}, WasReady: true}
 	if got, want := upgraded.Encode(), `{"revision":"r2","at":"2026-01-05T08:00:00Z","before":{"agent":"containerd://1"},"wasReady":true}`; got != want {

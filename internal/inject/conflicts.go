@@ -20,6 +20,8 @@ type Conflict struct {
 	Reason v1alpha1.Reason
 	// Message says what clashes with what, for a person.
 	Message string
+	// Policy is the other one, where two policies clash.
+	Policy string
 }
 
 // Explain joins conflicts into one line.
@@ -32,7 +34,7 @@ func Explain(conflicts []Conflict) string {
 }
 
 // check compares a pod with what it would get.
-type check func(pod *corev1.Pod, r *revision.Revision, a Additions) []Conflict
+type check func(pod *corev1.Pod, r *revision.Revision, a Additions, o owners) []Conflict
 
 // checks stand in the order in which conflicts are reported.
 var checks = []check{
@@ -52,10 +54,10 @@ var checks = []check{
 	checkAnnotationSize,
 }
 
-func findConflicts(pod *corev1.Pod, r *revision.Revision, a Additions) []Conflict {
+func findConflicts(pod *corev1.Pod, r *revision.Revision, a Additions, o owners) []Conflict {
 	var conflicts []Conflict
 	for _, c := range checks {
-		conflicts = append(conflicts, c(pod, r, a)...)
+		conflicts = append(conflicts, c(pod, r, a, o)...)
 	}
 	return conflicts
 }
@@ -76,13 +78,13 @@ func containerNames(pod *corev1.Pod) map[string]bool {
 }
 
 // A container's name is unique over all kinds of containers of a pod.
-func checkContainerNames(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkContainerNames(pod *corev1.Pod, _ *revision.Revision, a Additions, o owners) []Conflict {
 	names := containerNames(pod)
 	var conflicts []Conflict
 	for _, c := range a.added() {
 		if names[c.Name] {
-			conflicts = append(conflicts, conflict(v1alpha1.ReasonContainerNameConflict,
-				"the pod has a container %q of its own", c.Name))
+			conflicts = append(conflicts, o.clash(v1alpha1.ReasonContainerNameConflict, o.ofContainer(c.Name),
+				fmt.Sprintf("a container %q", c.Name), fmt.Sprintf("the pod has a container %q of its own", c.Name)))
 		}
 		names[c.Name] = true
 	}
@@ -97,13 +99,13 @@ func volumeNames(volumes []corev1.Volume) map[string]bool {
 	return names
 }
 
-func checkVolumeNames(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkVolumeNames(pod *corev1.Pod, _ *revision.Revision, a Additions, o owners) []Conflict {
 	names := volumeNames(pod.Spec.Volumes)
 	var conflicts []Conflict
 	for _, v := range a.Volumes {
 		if names[v.Name] {
-			conflicts = append(conflicts, conflict(v1alpha1.ReasonVolumeConflict,
-				"the pod has a volume %q of its own", v.Name))
+			conflicts = append(conflicts, o.clash(v1alpha1.ReasonVolumeConflict, o.ofVolume(v.Name),
+				fmt.Sprintf("a volume %q", v.Name), fmt.Sprintf("the pod has a volume %q of its own", v.Name)))
 		}
 	}
 	return conflicts
@@ -111,7 +113,7 @@ func checkVolumeNames(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conf
 
 // A mount may use a volume of the template or of the pod. One that is in neither
 // would make the API server refuse the pod.
-func checkVolumesExist(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkVolumesExist(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	known := volumeNames(slices.Concat(pod.Spec.Volumes, a.Volumes))
 	var conflicts []Conflict
 	missing := func(container string, mounts []corev1.VolumeMount) {
@@ -134,7 +136,7 @@ func checkVolumesExist(pod *corev1.Pod, _ *revision.Revision, a Additions) []Con
 	return conflicts
 }
 
-func checkMountPaths(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkMountPaths(pod *corev1.Pod, _ *revision.Revision, a Additions, o owners) []Conflict {
 	var conflicts []Conflict
 	for _, i := range slices.Sorted(maps.Keys(a.App)) {
 		container := &pod.Spec.Containers[i]
@@ -147,8 +149,9 @@ func checkMountPaths(pod *corev1.Pod, _ *revision.Revision, a Additions) []Confl
 		}
 		for _, m := range a.App[i].VolumeMounts {
 			if taken[path.Clean(m.MountPath)] {
-				conflicts = append(conflicts, conflict(v1alpha1.ReasonMountPathConflict,
-					"container %q has something mounted at %s", container.Name, m.MountPath))
+				conflicts = append(conflicts, o.clash(v1alpha1.ReasonMountPathConflict, o.ofMount(container.Name, m.MountPath),
+					fmt.Sprintf("a mount at %s of container %q", m.MountPath, container.Name),
+					fmt.Sprintf("container %q has something mounted at %s", container.Name, m.MountPath)))
 			}
 			taken[path.Clean(m.MountPath)] = true
 		}
@@ -156,7 +159,7 @@ func checkMountPaths(pod *corev1.Pod, _ *revision.Revision, a Additions) []Confl
 	return conflicts
 }
 
-func checkEnv(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkEnv(pod *corev1.Pod, _ *revision.Revision, a Additions, o owners) []Conflict {
 	var conflicts []Conflict
 	for _, i := range slices.Sorted(maps.Keys(a.App)) {
 		container := &pod.Spec.Containers[i]
@@ -166,8 +169,9 @@ func checkEnv(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
 		}
 		for _, e := range a.App[i].Env {
 			if taken[e.Name] {
-				conflicts = append(conflicts, conflict(v1alpha1.ReasonEnvConflict,
-					"container %q has a variable %s of its own", container.Name, e.Name))
+				conflicts = append(conflicts, o.clash(v1alpha1.ReasonEnvConflict, o.ofEnv(container.Name, e.Name),
+					fmt.Sprintf("a variable %s of container %q", e.Name, container.Name),
+					fmt.Sprintf("container %q has a variable %s of its own", container.Name, e.Name)))
 			}
 			taken[e.Name] = true
 		}
@@ -200,7 +204,7 @@ func protocolOf(p corev1.ContainerPort) corev1.Protocol {
 
 // The containers of a pod share one network: a port belongs to one of them. Plain init
 // containers count too: native sidecars start before them.
-func checkPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkPorts(pod *corev1.Pod, _ *revision.Revision, a Additions, o owners) []Conflict {
 	owner := map[port]string{}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		for _, p := range portsOf(&c) {
@@ -211,8 +215,9 @@ func checkPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
 	for _, c := range a.added() {
 		for _, p := range portsOf(&c) {
 			if holder, ok := owner[p]; ok {
-				conflicts = append(conflicts, conflict(v1alpha1.ReasonPortConflict,
-					"sidecar %q and container %q both use port %d/%s", c.Name, holder, p.number, p.protocol))
+				conflicts = append(conflicts, o.clash(v1alpha1.ReasonPortConflict, o.ofContainer(holder),
+					fmt.Sprintf("port %d/%s, in containers %q and %q", p.number, p.protocol, holder, c.Name),
+					fmt.Sprintf("sidecar %q and container %q both use port %d/%s", c.Name, holder, p.number, p.protocol)))
 			}
 		}
 		for _, p := range portsOf(&c) {
@@ -222,24 +227,24 @@ func checkPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
 	return conflicts
 }
 
-func checkMetadata(pod *corev1.Pod, r *revision.Revision, _ Additions) []Conflict {
+func checkMetadata(pod *corev1.Pod, r *revision.Revision, _ Additions, o owners) []Conflict {
 	var conflicts []Conflict
-	differing := func(kind string, own, added map[string]string) {
+	differing := func(kind string, own, added map[string]string, holder func(key string) string) {
 		for _, key := range slices.Sorted(maps.Keys(added)) {
 			if value, ok := own[key]; ok && value != added[key] {
-				conflicts = append(conflicts, conflict(v1alpha1.ReasonMetadataConflict,
-					"the pod has the %s %s with another value", kind, key))
+				conflicts = append(conflicts, o.clash(v1alpha1.ReasonMetadataConflict, holder(key),
+					fmt.Sprintf("the %s %s, with different values", kind, key), fmt.Sprintf("the pod has the %s %s with another value", kind, key)))
 			}
 		}
 	}
-	differing("label", pod.Labels, r.Template.Metadata.Labels)
-	differing("annotation", pod.Annotations, r.Template.Metadata.Annotations)
+	differing("label", pod.Labels, r.Template.Metadata.Labels, o.ofLabel)
+	differing("annotation", pod.Annotations, r.Template.Metadata.Annotations, o.ofAnnotation)
 	return conflicts
 }
 
 // Pod-level resources (KEP-2837) cap what the containers ask for together; the
 // API server refuses a pod where they ask for more.
-func checkPodResources(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkPodResources(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	if pod.Spec.Resources == nil {
 		return nil
 	}
@@ -297,7 +302,7 @@ func requests(a Additions, name corev1.ResourceName) bool {
 // the app beside all of them.
 func requested(pod *corev1.Pod, a Additions, name corev1.ResourceName) resource.Quantity {
 	var together, peak resource.Quantity
-	for _, c := range slices.Concat(a.InitContainers, pod.Spec.InitContainers, a.LateInitContainers) {
+	for _, c := range a.initContainers(pod) {
 		if ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways {
 			together.Add(requestOf(&c, name))
 			continue

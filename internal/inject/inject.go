@@ -3,6 +3,7 @@
 package inject
 
 import (
+	"iter"
 	"maps"
 	"slices"
 
@@ -18,8 +19,8 @@ import (
 type Additions struct {
 	// Labels and Annotations that the pod lacks.
 	Labels, Annotations map[string]string
-	// InitContainers go before the pod's own, LateInitContainers after them: native sidecars, and
-	// before those of the same order what runs to its end.
+	// InitContainers go before the pod's own and after those of the policies before, LateInitContainers after all: native
+	// sidecars, and before those of the same order what runs to its end.
 	InitContainers, LateInitContainers []corev1.Container
 	// Containers go after the pod's own: sidecars of mode Container.
 	Containers []corev1.Container
@@ -111,7 +112,7 @@ func Render(pod *corev1.Pod, policy string, r *revision.Revision, allowed ...v1a
 func render(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[string]v1alpha1.Override) (Additions, []Conflict) {
 	r = overridden(r, overrides)
 	additions, conflicts := build(pod, policy, r, overrides)
-	return additions, append(conflicts, findConflicts(pod, r, additions)...)
+	return additions, append(conflicts, findConflicts(pod, r, additions, ownersOf(pod, policy))...)
 }
 
 func build(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[string]v1alpha1.Override) (Additions, []Conflict) {
@@ -151,6 +152,7 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[s
 		container.RestartPolicy = ptr.To(corev1.ContainerRestartPolicyAlways)
 		additions.addInit(container, sidecar.Order)
 	}
+	additions.note(&record, pod)
 	additions.Labels = with(additions.Labels, v1alpha1.RevisionLabel(policy), r.Hash)
 	additions.Annotations = with(additions.Annotations, v1alpha1.InjectedAnnotation(policy), record.Encode())
 	return additions, conflicts
@@ -162,6 +164,41 @@ func (a *Additions) addInit(c corev1.Container, order v1alpha1.InitOrder) {
 		return
 	}
 	a.InitContainers = append(a.InitContainers, c)
+}
+
+// note writes down what the pod gets besides containers, and where, so that later policies can tell whose it is.
+func (a *Additions) note(record *v1alpha1.InjectionRecord, pod *corev1.Pod) {
+	for i := range a.LateInitContainers {
+		record.After = append(record.After, a.LateInitContainers[i].Name)
+	}
+	for i := range a.Volumes {
+		record.Volumes = append(record.Volumes, a.Volumes[i].Name)
+	}
+	record.Labels, record.Annotations = lacking(pod.Labels, a.Labels), lacking(pod.Annotations, a.Annotations)
+	for i, added := range a.App {
+		var app v1alpha1.AppRecord
+		for _, m := range added.VolumeMounts {
+			app.MountPaths = append(app.MountPaths, m.MountPath)
+		}
+		for _, e := range added.Env {
+			app.Env = append(app.Env, e.Name)
+		}
+		if record.App == nil {
+			record.App = map[string]v1alpha1.AppRecord{}
+		}
+		record.App[pod.Spec.Containers[i].Name] = app
+	}
+}
+
+// lacking are the keys that are added and not there, sorted.
+func lacking(own, added map[string]string) []string {
+	var keys []string
+	for _, key := range slices.Sorted(maps.Keys(added)) {
+		if _, there := own[key]; !there {
+			keys = append(keys, key)
+		}
+	}
+	return keys
 }
 
 func with(m map[string]string, key, value string) map[string]string {
@@ -194,11 +231,7 @@ func appAdditions(app app, entries []v1alpha1.AppContainer) map[int]ContainerAdd
 // InjectedNames are the names of all containers that policies have added to the pod.
 func InjectedNames(pod *corev1.Pod) map[string]bool {
 	names := map[string]bool{}
-	for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
-		record, err := v1alpha1.ParseInjectionRecord(pod.Annotations, policy)
-		if err != nil || record == nil {
-			continue
-		}
+	for record := range recordsOf(pod) {
 		for _, name := range record.Containers() {
 			names[name] = true
 		}
@@ -206,10 +239,44 @@ func InjectedNames(pod *corev1.Pod) map[string]bool {
 	return names
 }
 
+// recordsOf yields what policies have written down of what they added to the pod.
+func recordsOf(pod *corev1.Pod) iter.Seq[*v1alpha1.InjectionRecord] {
+	return func(yield func(*v1alpha1.InjectionRecord) bool) {
+		for _, policy := range v1alpha1.PoliciesOf(pod.Labels) {
+			record, err := v1alpha1.ParseInjectionRecord(pod.Annotations, policy)
+			if err == nil && record != nil && !yield(record) {
+				return
+			}
+		}
+	}
+}
+
 func missingPullSecrets(pod *corev1.Pod, wanted []corev1.LocalObjectReference) []corev1.LocalObjectReference {
 	return slices.DeleteFunc(slices.Clone(wanted), func(secret corev1.LocalObjectReference) bool {
 		return slices.Contains(pod.Spec.ImagePullSecrets, secret)
 	})
+}
+
+// initContainers are the pod's with the additions.
+func (a *Additions) initContainers(pod *corev1.Pod) []corev1.Container {
+	own := pod.Spec.InitContainers
+	at := ahead(pod)
+	return slices.Concat(own[:at], a.InitContainers, own[at:], a.LateInitContainers)
+}
+
+// ahead is how many of the pod's init containers other policies have put before those of the app.
+func ahead(pod *corev1.Pod) int {
+	early := map[string]bool{}
+	for record := range recordsOf(pod) {
+		for _, name := range record.Containers() {
+			early[name] = !slices.Contains(record.After, name)
+		}
+	}
+	at := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return !early[c.Name] })
+	if at < 0 {
+		return len(pod.Spec.InitContainers)
+	}
+	return at
 }
 
 // Apply adds the additions to a pod.
@@ -221,7 +288,7 @@ func (a Additions) Apply(pod *corev1.Pod) {
 		container.VolumeMounts = append(container.VolumeMounts, c.VolumeMounts...)
 		container.Env = append(container.Env, c.Env...)
 	}
-	pod.Spec.InitContainers = slices.Concat(a.InitContainers, pod.Spec.InitContainers, a.LateInitContainers)
+	pod.Spec.InitContainers = a.initContainers(pod)
 	pod.Spec.Containers = append(pod.Spec.Containers, a.Containers...)
 	pod.Spec.Volumes = append(pod.Spec.Volumes, a.Volumes...)
 	pod.Spec.ImagePullSecrets = append(pod.Spec.ImagePullSecrets, a.ImagePullSecrets...)

@@ -22,7 +22,7 @@ func (a Additions) Patch(pod *corev1.Pod) []jsonpatch.Operation {
 		ops = append(ops, appendOps(path+"/volumeMounts", pod.Spec.Containers[i].VolumeMounts, a.App[i].VolumeMounts)...)
 		ops = append(ops, appendOps(path+"/env", pod.Spec.Containers[i].Env, a.App[i].Env)...)
 	}
-	ops = append(ops, initOps(pod.Spec.InitContainers, a.InitContainers, a.LateInitContainers)...)
+	ops = append(ops, initOps(pod.Spec.InitContainers, ahead(pod), a.InitContainers, a.LateInitContainers)...)
 	ops = append(ops, appendOps("/spec/containers", pod.Spec.Containers, a.Containers)...)
 	ops = append(ops, appendOps("/spec/volumes", pod.Spec.Volumes, a.Volumes)...)
 	ops = append(ops, appendOps("/spec/imagePullSecrets", pod.Spec.ImagePullSecrets, a.ImagePullSecrets)...)
@@ -45,15 +45,15 @@ func appendOps[T any](path string, own, added []T) []jsonpatch.Operation {
 	return ops
 }
 
-// initOps adds init containers before and after the pod's own.
-func initOps(own, before, after []corev1.Container) []jsonpatch.Operation {
+// initOps adds init containers at an index and after all.
+func initOps(own []corev1.Container, at int, before, after []corev1.Container) []jsonpatch.Operation {
 	const path = "/spec/initContainers"
 	if len(own) == 0 {
 		return appendOps(path, own, slices.Concat(before, after))
 	}
 	var ops []jsonpatch.Operation
 	for i, item := range before {
-		ops = append(ops, jsonpatch.NewOperation("add", fmt.Sprintf("%s/%d", path, i), item))
+		ops = append(ops, jsonpatch.NewOperation("add", fmt.Sprintf("%s/%d", path, at+i), item))
 	}
 	return append(ops, appendOps(path, own, after)...)
 }

@@ -398,7 +398,7 @@ func checkTaken(t *rapid.T, template *v1alpha1.Sidecar, got *corev1.Container, p
 	}
 }
 
-func patched(t *rapid.T, document []byte, additions inject.Additions, pod *corev1.Pod) []byte {
+func patched(t rapid.TB, document []byte, additions inject.Additions, pod *corev1.Pod) []byte {
 	t.Helper()
 	ops := additions.Patch(pod)
 	if len(ops) == 0 {
@@ -411,14 +411,14 @@ func patched(t *rapid.T, document []byte, additions inject.Additions, pod *corev
 	return result
 }
 
-func must(t *rapid.T, err error) {
+func must(t rapid.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func mustMarshal(t *rapid.T, value any) []byte {
+func mustMarshal(t rapid.TB, value any) []byte {
 	t.Helper()
 	data, err := json.Marshal(value)
 	must(t, err)

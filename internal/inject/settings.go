@@ -14,7 +14,7 @@ import (
 // sidecar that is good in other pods: it would refuse the whole pod.
 
 // On the host's network a container's port is the host's.
-func checkHostPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkHostPorts(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	if !pod.Spec.HostNetwork {
 		return nil
 	}
@@ -31,7 +31,7 @@ func checkHostPorts(pod *corev1.Pod, _ *revision.Revision, a Additions) []Confli
 }
 
 // A container has a volume either mounted or as a raw device.
-func checkDevices(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkDevices(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	var conflicts []Conflict
 	for _, i := range slices.Sorted(maps.Keys(a.App)) {
 		container := &pod.Spec.Containers[i]
@@ -49,7 +49,7 @@ func checkDevices(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict
 	return conflicts
 }
 
-func checkRestartPolicy(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkRestartPolicy(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	if pod.Spec.RestartPolicy != corev1.RestartPolicyNever {
 		return nil
 	}
@@ -64,7 +64,7 @@ func checkRestartPolicy(pod *corev1.Pod, _ *revision.Revision, a Additions) []Co
 }
 
 // A pod can share the processes of its containers with each other, or those of the host with all of them.
-func checkProcessNamespace(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkProcessNamespace(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	var why string
 	switch {
 	case !a.ShareProcessNamespace:
@@ -81,7 +81,7 @@ func checkProcessNamespace(pod *corev1.Pod, _ *revision.Revision, a Additions) [
 	return []Conflict{conflict(v1alpha1.ReasonPodSettingsConflict, "%s, and the template asks for shareProcessNamespace: true", why)}
 }
 
-func checkOS(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkOS(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	if pod.Spec.OS == nil {
 		return nil
 	}
@@ -107,7 +107,7 @@ func foreignTo(os corev1.OSName, s *corev1.SecurityContext) bool {
 // maxAnnotations is how many bytes the keys and values of annotations may have together.
 const maxAnnotations = 256 * 1024
 
-func checkAnnotationSize(pod *corev1.Pod, _ *revision.Revision, a Additions) []Conflict {
+func checkAnnotationSize(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	size := 0
 	for key, value := range merged(pod.Annotations, a.Annotations) {
 		size += len(key) + len(value)

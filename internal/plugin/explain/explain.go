@@ -175,8 +175,8 @@ func (a Answer) missing(pod *fleet.PodState, sight Sight) Answer {
 	policy := sight.Policy
 	a.Has = LacksIt
 	if len(pod.Conflicts) > 0 {
-		return a.because(pod.Conflicts[0].Reason, "the sidecars clash with its own parts, and it was left as it is: "+inject.Explain(pod.Conflicts)).
-			then("rename the part in the workload or in the template, and recreate the pod")
+		worst := &pod.Conflicts[0]
+		return a.because(worst.Reason, "it was left as it is: "+inject.Explain(pod.Conflicts)).then(settle(worst) + ", and recreate the pod")
 	}
 	why := "it was created while the operator could not be asked, or before the policy selected it"
 	switch {
@@ -186,6 +186,17 @@ func (a Answer) missing(pod *fleet.PodState, sight Sight) Answer {
 		why = "spec.injection.paused is true"
 	}
 	return a.because(ReasonMissing, why+"; "+sight.Plan.WhyMissing(sight.Input, pod)).then(recreate(pod))
+}
+
+// settle is how a person can end a conflict.
+func settle(conflict *inject.Conflict) string {
+	switch {
+	case conflict.Policy != "":
+		return "rename the part in one of the two policies, or make a selector narrower"
+	case conflict.Reason == v1alpha1.ReasonPodSecurityConflict:
+		return "let the template keep the standard, or the namespace enforce another"
+	}
+	return "rename the part in the workload or in the template"
 }
 
 // recreate is how a person has a pod made anew.

@@ -72,7 +72,7 @@ func policies() map[string]*v1alpha1.SidecarPolicy {
 		},
 		Conditions: []metav1.Condition{
 			condition(v1alpha1.ConditionProgressing, metav1.ConditionTrue, v1alpha1.ReasonRollingOut, "step fleet: 12 of 30 injected pods run the target revision, 3 are being upgraded, 15 wait: 3 of 33 pods of the fleet are unavailable, the budget allows 3"),
-			condition(v1alpha1.ConditionDegraded, metav1.ConditionTrue, v1alpha1.ReasonConflict, "1 pods were left as they are, because the sidecars clash with their own parts (see status.unhealthy)"),
+			condition(v1alpha1.ConditionDegraded, metav1.ConditionTrue, v1alpha1.ReasonConflict, "1 pods were left as they are, because the sidecars clash with what they have, or are not allowed there (see status.unhealthy)"),
 		}})
 	approval := with("mesh", v1alpha1.SidecarPolicyStatus{Phase: v1alpha1.PhaseAwaitingApproval, StableRevision: "1111111111", TargetRevision: "2222222222", Step: at(1, "early"),
 		Pods:       &v1alpha1.PodCounts{Selected: 200, Injected: 200, Updated: 20, Ready: 200},

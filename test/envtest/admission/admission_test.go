@@ -50,7 +50,9 @@ var _ = Describe("A pod that a policy selects", func() {
 		Expect(p.Annotations).To(HaveKeyWithValue("example.com/scrape", "yes"))
 		record, err := v1alpha1.ParseInjectionRecord(p.Annotations, "native")
 		Expect(err).NotTo(HaveOccurred())
-		Expect(record).To(HaveValue(Equal(v1alpha1.InjectionRecord{Revision: policy.Status.TargetRevision, Sidecars: []string{"native"}})))
+		Expect(record).To(HaveValue(Equal(v1alpha1.InjectionRecord{Revision: policy.Status.TargetRevision, Sidecars: []string{"native"},
+			Volumes: []string{"logs"}, Labels: []string{"logs"}, Annotations: []string{"example.com/scrape"},
+			App: map[string]v1alpha1.AppRecord{"app": {MountPaths: []string{"/var/log/app"}, Env: []string{"LOG_DIR"}}}})))
 		Expect(warnings.take()).To(BeEmpty())
 	})
 
@@ -268,6 +270,28 @@ var _ = Describe("A pod that the sidecars clash with", func() {
 			}
 			return fmt.Errorf("no event InjectionSkipped about the owner; there are %v", eventsOf("clash"))
 		}).Should(Succeed())
+	})
+
+	It("gets all of the policy whose name comes first, and nothing of the one that clashes with it; both are named", func() {
+		bring := func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Volumes = []corev1.Volume{{Name: "spool", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		}
+		p := clash("rivals")
+		p.Spec.Containers = p.Spec.Containers[:1]
+		createPolicy("rivals-b", selecting("rivals"), bring)
+		waitReady("rivals-b")
+		createPolicy("rivals-a", selecting("rivals"), bring)
+		waitReady("rivals-a")
+		create(p)
+		Expect(names(p.Spec.InitContainers)).To(Equal([]string{"rivals", "rivals-a"}))
+		Expect(p.Labels).NotTo(HaveKey(v1alpha1.RevisionLabel("rivals-b")))
+		const why = `SidecarPolicies rivals-a and rivals-b both bring a volume "spool": rivals-a has it, since its name comes first`
+		Expect(warnings.take()).To(ContainElement("SidecarPolicy rivals-b: created without its sidecars: " + why))
+		Eventually(func() []eventsv1.Event { return eventsOf("rivals") }).Should(ContainElement(And(
+			HaveField("Reason", string(v1alpha1.ReasonInjectionSkipped)), HaveField("Note", ContainSubstring(why)))))
+		Eventually(func() *v1alpha1.SidecarPolicyStatus { return &waitReady("rivals-b").Status }).Should(And(
+			HaveField("Pods", HaveValue(HaveField("Conflicting", BeEquivalentTo(1)))),
+			HaveField("Unhealthy", ConsistOf(And(HaveField("Reason", v1alpha1.ReasonVolumeConflict), HaveField("Message", ContainSubstring(why)))))))
 	})
 
 	It("gets the template unchanged where it overrides more than it may, and its owner is told", func() {
