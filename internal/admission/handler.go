@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"gomodules.xyz/jsonpatch/v2"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/events"
@@ -40,7 +42,8 @@ func Path(failurePolicy v1alpha1.InjectionFailurePolicy) string {
 	return "/inject/ignore"
 }
 
-// Register serves all policies on one server.
+// Register serves all policies on one server. It reads at most 7 MiB of a request, which is more than the largest pod
+// that an API server takes. What is logged names the pod, and has nothing of its content.
 func Register(server webhook.Server, injector *Injector) {
 	for _, asked := range []v1alpha1.InjectionFailurePolicy{v1alpha1.FailurePolicyIgnore, v1alpha1.FailurePolicyFail} {
 		handle := func(ctx context.Context, req admission.Request) admission.Response {
@@ -54,6 +57,8 @@ func Register(server webhook.Server, injector *Injector) {
 type Injector struct {
 	// Reader reads policies, revisions and namespaces, from a cache.
 	Reader client.Reader
+	// Live reads from the API server.
+	Live client.Reader
 	// Decoder reads pods.
 	Decoder admission.Decoder
 	// Recorder sends events to the owners of pods that were left as they are.
@@ -80,11 +85,14 @@ type review struct {
 // A pod is refused only where a policy's author asked for that (failurePolicy Fail) and the answer could not be
 // found; a clash never refuses it.
 func (i *Injector) Handle(ctx context.Context, req admission.Request, asked v1alpha1.InjectionFailurePolicy) admission.Response {
-	v, err := i.read(ctx, req)
+	v := &review{request: req, pod: &corev1.Pod{}}
 	var policies []*v1alpha1.SidecarPolicy
-	if err == nil {
-		policies, err = i.selecting(ctx, v)
-	}
+	err := guard(func() (err error) {
+		if err = i.read(ctx, v); err == nil {
+			policies, err = i.selecting(ctx, v)
+		}
+		return err
+	})
 	if err != nil {
 		ctrl.Log.WithName("admission").Error(err, "could not answer", "failurePolicy", asked)
 		if asked == v1alpha1.FailurePolicyFail {
@@ -100,17 +108,28 @@ func (i *Injector) Handle(ctx context.Context, req admission.Request, asked v1al
 	return admission.Patched("", v.patch...).WithWarnings(v.warnings...)
 }
 
-func (i *Injector) read(ctx context.Context, req admission.Request) (*review, error) {
-	v := &review{request: req, pod: &corev1.Pod{}}
-	if err := i.Decoder.Decode(req, v.pod); err != nil {
-		return nil, fmt.Errorf("decoding the pod: %w", err)
+// guard turns a panic into an error: the API server would take what the library answers to one as a refusal, also
+// where no policy's author asked for that.
+func guard(answer func() error) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v", cause)
+			ctrl.Log.WithName("admission").Error(err, "a panic", "stack", string(debug.Stack()))
+		}
+	}()
+	return answer()
+}
+
+func (i *Injector) read(ctx context.Context, v *review) error {
+	if err := i.Decoder.Decode(v.request, v.pod); err != nil {
+		return fmt.Errorf("decoding the pod: %w", err)
 	}
 	namespace := &corev1.Namespace{}
-	if err := i.Reader.Get(ctx, client.ObjectKey{Name: req.Namespace}, namespace); err != nil {
-		return nil, fmt.Errorf("reading namespace %s: %w", req.Namespace, err)
+	if err := i.Reader.Get(ctx, client.ObjectKey{Name: v.request.Namespace}, namespace); err != nil {
+		return fmt.Errorf("reading namespace %s: %w", v.request.Namespace, err)
 	}
 	v.namespace = namespace.Labels
-	return v, nil
+	return nil
 }
 
 // selecting are the policies that select the pod and are registered, by name.
@@ -140,7 +159,7 @@ func (i *Injector) selecting(ctx context.Context, v *review) ([]*v1alpha1.Sideca
 // answer adds what one policy has to say. The error refuses the pod.
 func (i *Injector) answer(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) error {
 	defer func(began time.Time) { metrics.ObserveAdmission(policy.Name, time.Since(began)) }(time.Now())
-	err := i.inject(ctx, policy, v)
+	err := guard(func() error { return i.inject(ctx, policy, v) })
 	if err == nil {
 		return nil
 	}
@@ -223,6 +242,8 @@ func render(pod *corev1.Pod, policy *v1alpha1.SidecarPolicy, r *revision.Revisio
 	return additions, nil
 }
 
+// +kubebuilder:rbac:groups=apps,namespace=system,resources=controllerrevisions,verbs=get
+
 func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) (*revision.Revision, error) {
 	place := rollout.Place{Labels: v.pod.Labels, NamespaceLabels: v.namespace}
 	if owner := metav1.GetControllerOfNoCopy(v.pod); owner != nil {
@@ -231,7 +252,11 @@ func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy,
 	hash := rollout.RevisionFor(policy, place)
 	object := &appsv1.ControllerRevision{}
 	key := client.ObjectKey{Namespace: i.Namespace, Name: revision.ObjectName(policy.Name, hash)}
-	if err := i.Reader.Get(ctx, key, object); err != nil {
+	err := i.Reader.Get(ctx, key, object)
+	if apierrors.IsNotFound(err) { // the cache of a replica may know the status, and the revision a moment later
+		err = i.Live.Get(ctx, key, object)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("reading revision %s: %w", hash, err)
 	}
 	r, err := revision.Decode(object)

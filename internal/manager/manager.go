@@ -69,6 +69,7 @@ func New(cluster *rest.Config, o Options) (ctrl.Manager, error) {
 	}
 	admission.Register(mgr.GetWebhookServer(), &admission.Injector{
 		Reader:    mgr.GetClient(),
+		Live:      mgr.GetAPIReader(),
 		Decoder:   webhookadmission.NewDecoder(mgr.GetScheme()),
 		Recorder:  mgr.GetEventRecorder("sidecar-operator"),
 		Namespace: o.Namespace,

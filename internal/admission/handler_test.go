@@ -1,0 +1,101 @@
+package admission_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr/funcr"
+	admissionv1 "k8s.io/api/admission/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	webhook "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/admission"
+)
+
+// brokenReader knows a policy and its namespace, and breaks when more is asked of it.
+type brokenReader struct {
+	client.Reader
+	failurePolicy v1alpha1.InjectionFailurePolicy
+	panics        bool
+}
+
+func (r *brokenReader) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	policy := v1alpha1.SidecarPolicy{}
+	policy.Name, policy.Status.TargetRevision = "broken", "r"
+	policy.Spec.Selector.NamespaceSelector = &metav1.LabelSelector{}
+	policy.Spec.Injection.FailurePolicy = r.failurePolicy
+	list.(*v1alpha1.SidecarPolicyList).Items = []v1alpha1.SidecarPolicy{policy}
+	return nil
+}
+
+func (r *brokenReader) Get(_ context.Context, _ client.ObjectKey, object client.Object, _ ...client.GetOption) error {
+	switch {
+	case !isA[*appsv1.ControllerRevision](object):
+		return nil
+	case r.panics:
+		panic("index out of range")
+	}
+	return errors.New("the cache is gone")
+}
+
+func isA[T client.Object](object client.Object) bool {
+	_, is := object.(T)
+	return is
+}
+
+// A pod is refused only where its policy's author asked for that, whatever breaks. In the log there is what broke, and
+// nothing of the pod.
+func TestPromise2WhatBreaksRefusesNoPodUnlessItsAuthorAskedForThat(t *testing.T) {
+	const secret = "hunter2"
+	var log strings.Builder
+	ctrl.SetLogger(funcr.New(func(prefix, args string) { log.WriteString(prefix + " " + args + "\n") }, funcr.Options{Verbosity: 10}))
+	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{"containers":[{"name":"app","env":[{"name":"PASSWORD","value":"` + secret + `"}]}]}}`
+	for _, tc := range []struct {
+		name   string
+		reader brokenReader
+		pod    string
+		logged string
+	}{
+		{"a reader that fails", brokenReader{}, pod, "the cache is gone"},
+		{"a panic", brokenReader{panics: true}, pod, "panic: index out of range"},
+		{"a pod that can't be read", brokenReader{}, strings.Replace(pod, `"`+secret+`"`, `["`+secret+`"]`, 1), "decoding the pod"},
+		{"a pod that is no JSON", brokenReader{}, strings.Replace(pod, `"`+secret+`"`, secret, 1), "decoding the pod"},
+	} {
+		for _, failurePolicy := range []v1alpha1.InjectionFailurePolicy{v1alpha1.FailurePolicyIgnore, v1alpha1.FailurePolicyFail} {
+			t.Run(tc.name+"/"+string(failurePolicy), func(t *testing.T) {
+				log.Reset()
+				tc.reader.failurePolicy = failurePolicy
+				scheme := runtime.NewScheme()
+				if err := clientgoscheme.AddToScheme(scheme); err != nil {
+					t.Fatal(err)
+				}
+				injector := &admission.Injector{Reader: &tc.reader, Live: &tc.reader, Decoder: webhook.NewDecoder(scheme)}
+				response := injector.Handle(t.Context(), webhook.Request{AdmissionRequest: admissionv1.AdmissionRequest{
+					Namespace: "shop", Object: runtime.RawExtension{Raw: []byte(tc.pod)}, Operation: admissionv1.Create}}, failurePolicy)
+				if want := failurePolicy == v1alpha1.FailurePolicyIgnore; response.Allowed != want {
+					t.Errorf("allowed: %t, want %t: %v", response.Allowed, want, response.Result)
+				}
+				if len(response.Patches)+len(response.Patch) > 0 {
+					t.Errorf("the pod is changed: %v", response.Patches)
+				}
+				if response.Allowed && len(response.Warnings) == 0 {
+					t.Error("nobody is told")
+				}
+				if !strings.Contains(log.String(), tc.logged) {
+					t.Errorf("the log does not say %q:\n%s", tc.logged, log.String())
+				}
+				if strings.Contains(log.String(), secret) {
+					t.Errorf("the log has the pod's env:\n%s", log.String())
+				}
+			})
+		}
+	}
+}
