@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,20 +25,55 @@ type InjectionRecord struct {
 	After []string `json:"after,omitempty"`
 	// Overrides are those that the pod's owner asked for and got, by the name of the container.
 	Overrides map[string]Override `json:"overrides,omitempty"`
-	// Volumes, Labels and Annotations name what else the pod got, by which a clash between policies can be told from one with
-	// the pod's own parts. Older builds did not write them, nor After and App.
+	// Volumes, Labels and Annotations name what else the template brings, by which a clash between policies can be told from
+	// one with the pod's own parts. Older builds did not write them, nor After and App.
 	Volumes     []string `json:"volumes,omitempty"`
 	Labels      []string `json:"labels,omitempty"`
 	Annotations []string `json:"annotations,omitempty"`
-	// App is what the app's containers got, by their names.
+	// App is what the template brings for the app's containers, by their names or * for all.
 	App map[string]AppRecord `json:"app,omitempty"`
 }
 
-// AppRecord names what one container of the app got.
+// AppRecord names what containers of the app got.
 // +kubebuilder:object:generate=false
 type AppRecord struct {
 	Env        []string `json:"env,omitempty"`
 	MountPaths []string `json:"mountPaths,omitempty"`
+}
+
+// Note writes down what a template brings besides containers. It is the same for every pod.
+func (r *InjectionRecord) Note(t *SidecarTemplate) {
+	for i := range t.InitContainers {
+		if c := &t.InitContainers[i]; c.Order == OrderAfter {
+			r.After = append(r.After, c.Name)
+		}
+	}
+	for i := range t.Sidecars {
+		if s := &t.Sidecars[i]; s.Order == OrderAfter && s.Mode != ModeContainer {
+			r.After = append(r.After, s.Name)
+		}
+	}
+	for i := range t.Volumes {
+		r.Volumes = append(r.Volumes, t.Volumes[i].Name)
+	}
+	r.Labels, r.Annotations = slices.Sorted(maps.Keys(t.Metadata.Labels)), slices.Sorted(maps.Keys(t.Metadata.Annotations))
+	for i := range t.AppContainers {
+		r.noteApp(&t.AppContainers[i])
+	}
+}
+
+func (r *InjectionRecord) noteApp(a *AppContainer) {
+	var app AppRecord
+	for i := range a.VolumeMounts {
+		app.MountPaths = append(app.MountPaths, a.VolumeMounts[i].MountPath)
+	}
+	for i := range a.Env {
+		app.Env = append(app.Env, a.Env[i].Name)
+	}
+	if r.App == nil {
+		r.App = map[string]AppRecord{}
+	}
+	r.App[a.Selector] = app
 }
 
 // Containers names all that was added.

@@ -152,7 +152,7 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[s
 		container.RestartPolicy = ptr.To(corev1.ContainerRestartPolicyAlways)
 		additions.addInit(container, sidecar.Order)
 	}
-	additions.note(&record, pod)
+	record.Note(&r.Template)
 	additions.Labels = with(additions.Labels, v1alpha1.RevisionLabel(policy), r.Hash)
 	additions.Annotations = with(additions.Annotations, v1alpha1.InjectedAnnotation(policy), record.Encode())
 	return additions, conflicts
@@ -164,41 +164,6 @@ func (a *Additions) addInit(c corev1.Container, order v1alpha1.InitOrder) {
 		return
 	}
 	a.InitContainers = append(a.InitContainers, c)
-}
-
-// note writes down what the pod gets besides containers, and where, so that later policies can tell whose it is.
-func (a *Additions) note(record *v1alpha1.InjectionRecord, pod *corev1.Pod) {
-	for i := range a.LateInitContainers {
-		record.After = append(record.After, a.LateInitContainers[i].Name)
-	}
-	for i := range a.Volumes {
-		record.Volumes = append(record.Volumes, a.Volumes[i].Name)
-	}
-	record.Labels, record.Annotations = lacking(pod.Labels, a.Labels), lacking(pod.Annotations, a.Annotations)
-	for i, added := range a.App {
-		var app v1alpha1.AppRecord
-		for _, m := range added.VolumeMounts {
-			app.MountPaths = append(app.MountPaths, m.MountPath)
-		}
-		for _, e := range added.Env {
-			app.Env = append(app.Env, e.Name)
-		}
-		if record.App == nil {
-			record.App = map[string]v1alpha1.AppRecord{}
-		}
-		record.App[pod.Spec.Containers[i].Name] = app
-	}
-}
-
-// lacking are the keys that are added and not there, sorted.
-func lacking(own, added map[string]string) []string {
-	var keys []string
-	for _, key := range slices.Sorted(maps.Keys(added)) {
-		if _, there := own[key]; !there {
-			keys = append(keys, key)
-		}
-	}
-	return keys
 }
 
 func with(m map[string]string, key, value string) map[string]string {

@@ -63,12 +63,18 @@ func (o *owners) ofAnnotation(key string) string {
 
 func (o *owners) ofMount(container, at string) string {
 	return o.first(func(r *v1alpha1.InjectionRecord) bool {
-		return slices.ContainsFunc(r.App[container].MountPaths, func(p string) bool { return path.Clean(p) == path.Clean(at) })
+		return slices.ContainsFunc(broughtTo(container, r).MountPaths, func(p string) bool { return path.Clean(p) == path.Clean(at) })
 	})
 }
 
 func (o *owners) ofEnv(container, name string) string {
-	return o.first(func(r *v1alpha1.InjectionRecord) bool { return slices.Contains(r.App[container].Env, name) })
+	return o.first(func(r *v1alpha1.InjectionRecord) bool { return slices.Contains(broughtTo(container, r).Env, name) })
+}
+
+// broughtTo is what a policy brought for one container of the app.
+func broughtTo(container string, r *v1alpha1.InjectionRecord) v1alpha1.AppRecord {
+	all, one := r.App["*"], r.App[container]
+	return v1alpha1.AppRecord{Env: slices.Concat(all.Env, one.Env), MountPaths: slices.Concat(all.MountPaths, one.MountPaths)}
 }
 
 // clash is about something that the pod has and the policy wants to add: own says so where the holder is no other

@@ -52,7 +52,7 @@ var _ = Describe("A pod that a policy selects", func() {
 		Expect(err).NotTo(HaveOccurred())
 		Expect(record).To(HaveValue(Equal(v1alpha1.InjectionRecord{Revision: policy.Status.TargetRevision, Sidecars: []string{"native"},
 			Volumes: []string{"logs"}, Labels: []string{"logs"}, Annotations: []string{"example.com/scrape"},
-			App: map[string]v1alpha1.AppRecord{"app": {MountPaths: []string{"/var/log/app"}, Env: []string{"LOG_DIR"}}}})))
+			App: map[string]v1alpha1.AppRecord{"*": {MountPaths: []string{"/var/log/app"}, Env: []string{"LOG_DIR"}}}})))
 		Expect(warnings.take()).To(BeEmpty())
 	})
 
