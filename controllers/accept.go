@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/admissionpolicy"
 	"github.com/sidecar-dev/sidecar-operator/internal/analysis"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
@@ -135,8 +136,8 @@ func (r *SidecarPolicyReconciler) listRevisions(ctx context.Context, policy stri
 // dryRun asks the API server whether it would take the pod. It validates a pod before
 // admission plugins may forbid it, so a Forbidden (Pod Security, quota) speaks of this
 // namespace alone and means that the pod is valid.
-func (r *SidecarPolicyReconciler) dryRun(ctx context.Context, pod *corev1.Pod) error {
-	err := r.Create(ctx, pod, client.DryRunAll, client.DisableReadYourWritesConsistency)
+func (r *SidecarPolicyReconciler) dryRun(ctx context.Context, pod *corev1.Pod, opts ...client.CreateOption) error {
+	err := r.Create(ctx, pod, append(opts, client.DryRunAll, client.DisableReadYourWritesConsistency)...)
 	if apierrors.IsForbidden(err) {
 		return nil
 	}
@@ -198,6 +199,9 @@ func validate(policy *v1alpha1.SidecarPolicy, namespace string) []string {
 	var problems []string
 	if _, err := selection.New(&policy.Spec.Selector, namespace); err != nil {
 		problems = append(problems, err.Error())
+	}
+	if policy.Spec.Injection.Engine == v1alpha1.EngineAdmissionPolicy {
+		problems = append(problems, admissionpolicy.Unsupported(&policy.Spec.Template, "spec.template")...)
 	}
 	problems = append(problems, invalidSteps(policy.Spec.Rollout.Steps)...)
 	problems = append(problems, invalidWindows(policy.Spec.Rollout.Windows)...)

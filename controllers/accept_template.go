@@ -134,6 +134,7 @@ func appNames(from *v1alpha1.FromApp) []string {
 // names, the variables that it takes over, and the volumes that it mounts and does not bring.
 func sampleApp(t *v1alpha1.SidecarTemplate) *corev1.Pod {
 	pod := &corev1.Pod{}
+	pod.Spec.ServiceAccountName = "default" // for projected tokens, where no admission plugin gives pods one
 	containerOf(pod, sampleContainer)
 	for _, app := range t.AppContainers {
 		if app.Selector != "*" {

@@ -63,7 +63,7 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	input.Leaving, input.Vacancies = p.countLeaving(), fleet.Vacancies(all, p.leaving)
 	input.Measurements = r.measurements.take(p.policy.Name)
 	input.NotAccepted = p.accepted.holds != yes
-	input.Injecting = p.injecting.holds == yes
+	input.Injecting, input.Behind = p.injecting.holds == yes, p.behind
 	input.Images = r.presence(ctx, p)
 	plan := rollout.Make(input)
 	p.input, p.plan = input, &plan
@@ -131,7 +131,8 @@ func (r *SidecarPolicyReconciler) scout(ctx context.Context, p *pass) (*scout, e
 // fleet are the pods that the policy selects with their workloads. Those that are being deleted are noted.
 func (s *scout) fleet(ctx context.Context, namespaces []corev1.Namespace) ([]fleet.Member, error) {
 	members := s.r.room[:0]
-	security := podsecurity.Templates{Policy: s.p.policy.Name, Revision: s.p.aim.Target}
+	security := podsecurity.Templates{Policy: s.p.policy.Name, Revision: s.p.aim.Target,
+		Alone: s.p.policy.Spec.Injection.Engine == v1alpha1.EngineAdmissionPolicy}
 	for i := range namespaces {
 		namespace := &namespaces[i]
 		selector := s.selector.In(namespace.Labels)

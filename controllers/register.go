@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/admission"
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 )
@@ -26,19 +28,29 @@ const webhookTimeoutSeconds = 5
 
 // +kubebuilder:rbac:groups=admissionregistration.k8s.io,resources=mutatingwebhookconfigurations,verbs=list;watch;create;update;delete
 
-// register has the API server call the operator for the pods that the policy selects,
-// and for no others. It waits until the status names a revision, from which
-// the pods are injected.
+// register has new pods injected that the policy selects, and no others. It waits until
+// the status names a revision, from which the pods are injected.
 func (r *SidecarPolicyReconciler) register(ctx context.Context, p *pass) error {
-	if p.policy.Spec.Injection.Paused {
+	switch {
+	case p.policy.Spec.Injection.Paused:
 		p.injecting = finding{no, v1alpha1.ReasonInjectionPaused, "spec.injection.paused is true: new pods are created without the sidecars"}
 		_, err := r.unregister(ctx, p.policy.Name)
 		return err
-	}
-	if p.policy.Status.TargetRevision == "" {
+	case p.policy.Status.TargetRevision == "":
 		p.injecting = finding{no, v1alpha1.ReasonNotRegistered, "the first revision is being recorded"}
 		return nil
+	case p.policy.Spec.Injection.Engine == v1alpha1.EngineAdmissionPolicy:
+		return r.registerAdmissionPolicy(ctx, p)
 	}
+	return r.registerWebhook(ctx, p)
+}
+
+// overlap is how long both engines are registered when the engine changes: API servers other than the one that
+// was asked may be behind it. A pod that both of them get is injected once.
+const overlap = 5 * time.Second
+
+// registerWebhook has the API server call the operator.
+func (r *SidecarPolicyReconciler) registerWebhook(ctx context.Context, p *pass) error {
 	secret := &corev1.Secret{}
 	err := r.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: r.Webhook.Secret}, secret)
 	if client.IgnoreNotFound(err) != nil {
@@ -53,18 +65,17 @@ func (r *SidecarPolicyReconciler) register(ctx context.Context, p *pass) error {
 	if registration.OwnerReferences, err = r.ownerOfRegistration(ctx, p.policy); err != nil {
 		return err
 	}
-	if err := r.applyRegistration(ctx, registration); err != nil {
+	registered, err := r.applyWebhook(ctx, registration)
+	if err != nil {
 		p.injecting = finding{no, v1alpha1.ReasonNotRegistered, err.Error()}
 		return err
 	}
 	p.injecting = finding{yes, v1alpha1.ReasonRegistered, "new pods get the sidecars"}
-	return nil
+	return r.takeOver(ctx, p, registered.CreationTimestamp.Time)
 }
 
-// registrationName is the name of a policy's MutatingWebhookConfiguration.
-func registrationName(policy string) string { return "sidecar-operator-" + policy }
-
-func (r *SidecarPolicyReconciler) applyRegistration(ctx context.Context, want *admissionregistrationv1.MutatingWebhookConfiguration) error {
+// applyWebhook returns the registration as it is now.
+func (r *SidecarPolicyReconciler) applyWebhook(ctx context.Context, want *admissionregistrationv1.MutatingWebhookConfiguration) (*admissionregistrationv1.MutatingWebhookConfiguration, error) {
 	current := &admissionregistrationv1.MutatingWebhookConfiguration{}
 	err := r.Get(ctx, client.ObjectKeyFromObject(want), current)
 	switch {
@@ -73,11 +84,13 @@ func (r *SidecarPolicyReconciler) applyRegistration(ctx context.Context, want *a
 	case err == nil && !sameRegistration(current, want):
 		want.ResourceVersion = current.ResourceVersion
 		err = r.Update(ctx, want)
+	case err == nil:
+		return current, nil
 	}
 	if err != nil {
-		return fmt.Errorf("registering injection: %w", err)
+		return nil, fmt.Errorf("registering injection: %w", err)
 	}
-	return nil
+	return want, nil
 }
 
 func sameRegistration(a, b *admissionregistrationv1.MutatingWebhookConfiguration) bool {
@@ -99,10 +112,19 @@ func (r *SidecarPolicyReconciler) ownerOfRegistration(ctx context.Context, polic
 	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Namespace", Name: home.Name, UID: home.UID}}, nil
 }
 
-// unregister stops injection, and says whether there was something to stop.
+// unregister stops injection by both engines, and says whether new pods were injected till now.
 func (r *SidecarPolicyReconciler) unregister(ctx context.Context, policy string) (found bool, err error) {
+	webhook, err := r.unregisterWebhook(ctx, policy)
+	if err != nil {
+		return webhook, err
+	}
+	compiled, err := r.unregisterAdmissionPolicy(ctx, policy)
+	return webhook || compiled, err
+}
+
+func (r *SidecarPolicyReconciler) unregisterWebhook(ctx context.Context, policy string) (found bool, err error) {
 	current := &admissionregistrationv1.MutatingWebhookConfiguration{}
-	err = r.Get(ctx, client.ObjectKey{Name: registrationName(policy)}, current)
+	err = r.Get(ctx, client.ObjectKey{Name: admission.RegistrationName(policy)}, current)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
@@ -120,7 +142,7 @@ func (r *SidecarPolicyReconciler) unregister(ctx context.Context, policy string)
 func (r *SidecarPolicyReconciler) registration(policy *v1alpha1.SidecarPolicy, caBundle []byte) *admissionregistrationv1.MutatingWebhookConfiguration {
 	configuration := &admissionregistrationv1.MutatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{
-			Name:   registrationName(policy.Name),
+			Name:   admission.RegistrationName(policy.Name),
 			Labels: map[string]string{v1alpha1.PolicyLabel: policy.Name},
 		},
 	}

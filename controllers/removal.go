@@ -62,6 +62,7 @@ func (r *SidecarPolicyReconciler) remove(ctx context.Context, p *pass) error {
 	p.injecting = finding{no, v1alpha1.ReasonUnplugging, "the policy is being deleted: new pods are created without the sidecars"}
 	if found {
 		p.injecting.holds = yes // until the next pass has seen it gone
+		p.lookAgain(askAgain)
 	}
 	if !slices.Contains(p.policy.Finalizers, v1alpha1.UnplugFinalizer) {
 		p.released = true // somebody else's finalizer keeps it

@@ -50,8 +50,14 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 		Prefetcher:    &Prefetcher{Client: mgr.GetClient(), Pods: pods, IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion},
 	}
 	r.measurements.answered = make(chan event.TypedGenericEvent[*v1alpha1.SidecarPolicy])
-	return ctrl.NewControllerManagedBy(mgr).
-		For(&v1alpha1.SidecarPolicy{}).
+	b := ctrl.NewControllerManagedBy(mgr)
+	if served, err := r.servesAdmissionPolicies(); err != nil {
+		return err
+	} else if served { // an API server that does not serve them can't be watched for them
+		b.Watches(&admissionregistrationv1.MutatingAdmissionPolicy{}, gathered(policyOfLabel)).
+			Watches(&admissionregistrationv1.MutatingAdmissionPolicyBinding{}, gathered(policyOfLabel))
+	}
+	return b.For(&v1alpha1.SidecarPolicy{}).
 		Watches(&corev1.Pod{}, gathered(r.policiesOfPod)).
 		Watches(&corev1.Namespace{}, gathered(r.allPolicies), builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		// Teams exempt their workloads by an annotation.

@@ -49,6 +49,7 @@ type SidecarPolicyReconciler struct {
 	contents     contents
 	outcomes     outcomes
 	known        known
+	engines      engines
 }
 
 // +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=list;watch;patch
@@ -68,6 +69,13 @@ type pass struct {
 	aim rollout.Aim
 	// injecting says whether new pods get the sidecars.
 	injecting finding
+	// births are what the API server injects by itself; nil where it does not, or not yet. behind: not yet.
+	births *rollout.Births
+	behind bool
+	// injectsOther: new pods get something else than the status says, until the API server acts on the last change.
+	injectsOther bool
+	// again is when to look again for what nobody tells; zero is never.
+	again time.Duration
 	// contents is the configuration that the sidecars read, by namespace; see restartOn.
 	contents map[string]fleet.Content
 	// leaving are the pods of the fleet, and those that come in at its edges, that are being deleted.
@@ -124,16 +132,35 @@ func (p *pass) requeue() time.Duration {
 	if p.plan != nil {
 		after = p.plan.Requeue
 	}
-	if len(p.policy.Spec.Rollout.RestartOn) > 0 && (after == 0 || after > lookAtContent) {
-		after = lookAtContent
+	for _, other := range []time.Duration{p.again, p.contentAgain()} {
+		if other > 0 && (after == 0 || after > other) {
+			after = other
+		}
 	}
 	return after
+}
+
+func (p *pass) contentAgain() time.Duration {
+	if len(p.policy.Spec.Rollout.RestartOn) == 0 {
+		return 0
+	}
+	return lookAtContent
+}
+
+// lookAgain asks for another pass, at the latest after some time.
+func (p *pass) lookAgain(after time.Duration) {
+	if p.again == 0 || after < p.again {
+		p.again = after
+	}
 }
 
 // run does the steps in order. The first that can't be done ends the pass.
 func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 	if err := r.accept(ctx, p); err != nil || p.goal == nil {
 		return err
+	}
+	if r.acceptEngine(ctx, p); p.goal == nil {
+		return nil
 	}
 	p.aim = rollout.TakeAim(p.policy, p.goal, p.revisions)
 	if err := r.holdOn(ctx, p); err != nil {
@@ -176,6 +203,7 @@ func (r *SidecarPolicyReconciler) forget(policy string) {
 	r.measurements.take(policy)
 	r.contents.forget(policy)
 	r.outcomes.forget(policy)
+	r.engines.forget(policy)
 	if r.Prefetcher != nil {
 		r.Prefetcher.Forget(policy)
 	}

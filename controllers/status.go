@@ -53,6 +53,7 @@ func nextStatus(p *pass, failure error) v1alpha1.SidecarPolicyStatus {
 	if p.goal != nil {
 		p.aim.Report(&status, p.plan)
 	}
+	p.noteBirths(&status)
 	for _, c := range conditions(p, failure) {
 		c.ObservedGeneration = p.policy.Generation
 		meta.SetStatusCondition(&status.Conditions, c)
@@ -236,6 +237,8 @@ func isReady(p *pass) finding {
 		return finding{no, v1alpha1.ReasonStalePods, fmt.Sprintf("%d pods lack template changes that can't be made in a running pod: recreate them (kubectl rollout restart) to bring them up to date", c.Stale)}
 	case p.injecting.holds != yes && !p.policy.Spec.Injection.Paused:
 		return finding{no, p.injecting.reason, p.injecting.message}
+	case p.injectsOther:
+		return finding{no, v1alpha1.ReasonWaitingForAPIServer, "new pods get what they got before the last change, until the API server acts on it"}
 	}
 	message := fmt.Sprintf("%d pods run the target revision", c.Updated)
 	if c.Exempt > 0 {

@@ -109,7 +109,13 @@ func (w *world) remove() {
 	policy.Name = w.name
 	registration := &admissionregistrationv1.MutatingWebhookConfiguration{}
 	registration.Name = "sidecar-operator-" + w.name
-	for _, object := range []client.Object{policy, registration} {
+	compiled := &admissionregistrationv1.MutatingAdmissionPolicy{}
+	compiled.Name = registration.Name
+	objects := []client.Object{policy, registration, compiled}
+	for _, binding := range w.bindings() {
+		objects = append(objects, &binding)
+	}
+	for _, object := range objects {
 		Expect(client.IgnoreNotFound(server.Client.Delete(ctx, object))).To(Succeed())
 	}
 	giveUp := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"finalizers":null}}`))

@@ -46,12 +46,14 @@ const (
 
 // Reasons for the condition Injecting.
 const (
-	// ReasonRegistered: the API server calls the operator for pods that the policy selects.
+	// ReasonRegistered: the API server injects into pods that the policy selects, or calls the operator for it.
 	ReasonRegistered Reason = "Registered"
 	// ReasonInjectionPaused: spec.injection.paused is true.
 	ReasonInjectionPaused Reason = "InjectionPaused"
 	// ReasonWaitingForCertificate: the serving certificate is not there yet.
 	ReasonWaitingForCertificate Reason = "WaitingForCertificate"
+	// ReasonWaitingForAPIServer: the API server does not act on what was registered yet.
+	ReasonWaitingForAPIServer Reason = "WaitingForAPIServer"
 	// ReasonNotRegistered: there is no accepted revision, or writing the registration failed.
 	ReasonNotRegistered Reason = "NotRegistered"
 )

@@ -276,11 +276,31 @@ const (
 	FailurePolicyFail InjectionFailurePolicy = "Fail"
 )
 
+// InjectionEngine is what injects into new pods.
+// +kubebuilder:validation:Enum=Webhook;AdmissionPolicy
+type InjectionEngine string
+
+const (
+	// EngineWebhook has the API server call the operator for each selected pod.
+	EngineWebhook InjectionEngine = "Webhook"
+	// EngineAdmissionPolicy compiles the policy into a MutatingAdmissionPolicy (Kubernetes 1.36), which
+	// the API server carries out by itself, also while the operator is away. It can't do all that the
+	// webhook can; what it can't is not accepted.
+	EngineAdmissionPolicy InjectionEngine = "AdmissionPolicy"
+)
+
 // InjectionSpec says how new pods get the template.
+// +kubebuilder:validation:XValidation:rule="!has(self.engine) || self.engine != 'AdmissionPolicy' || !has(self.overrides) || size(self.overrides) == 0",message="engine AdmissionPolicy can't read what owners of pods override: remove overrides, or write engine: Webhook"
 type InjectionSpec struct {
+	// engine is Webhook (default) or AdmissionPolicy, which needs Kubernetes 1.36. Both give a pod the same.
+	// When it changes, the new one is in force before the old one is removed.
+	// +kubebuilder:default=Webhook
+	// +optional
+	Engine InjectionEngine `json:"engine,omitempty"`
+
 	// failurePolicy is what happens to a selected pod that is created while the
 	// operator can't be reached: Ignore (default) creates it without the sidecars, Fail
-	// refuses it.
+	// refuses it. With engine AdmissionPolicy it is about the API server itself failing to inject.
 	// +kubebuilder:default=Ignore
 	// +optional
 	FailurePolicy InjectionFailurePolicy `json:"failurePolicy,omitempty"`

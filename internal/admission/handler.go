@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"gomodules.xyz/jsonpatch/v2"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -41,6 +42,9 @@ func Path(failurePolicy v1alpha1.InjectionFailurePolicy) string {
 	}
 	return "/inject/ignore"
 }
+
+// RegistrationName is the name of a policy's MutatingWebhookConfiguration.
+func RegistrationName(policy string) string { return "sidecar-operator-" + policy }
 
 // Register serves all policies on one server. It reads at most 7 MiB of a request, which is more than the largest pod
 // that an API server takes. What is logged names the pod, and has nothing of its content.
@@ -141,19 +145,41 @@ func (i *Injector) selecting(ctx context.Context, v *review) ([]*v1alpha1.Sideca
 	var policies []*v1alpha1.SidecarPolicy
 	for j := range list.Items {
 		policy := &list.Items[j]
-		if policy.Spec.Injection.Paused || policy.Status.TargetRevision == "" {
+		if policy.Spec.Injection.Paused || policy.Status.TargetRevision == "" || !i.selects(policy, v) {
 			continue
 		}
-		selector, err := selection.New(&policy.Spec.Selector, i.Namespace)
+		asked, err := i.asked(ctx, policy)
 		if err != nil {
-			continue // it is not accepted, and says so
+			return nil, err
 		}
-		if pods := selector.In(v.namespace); pods != nil && pods.Matches(labels.Set(v.pod.Labels)) {
+		if asked {
 			policies = append(policies, policy)
 		}
 	}
 	slices.SortFunc(policies, func(a, b *v1alpha1.SidecarPolicy) int { return strings.Compare(a.Name, b.Name) })
 	return policies, nil
+}
+
+func (i *Injector) selects(policy *v1alpha1.SidecarPolicy, v *review) bool {
+	selector, err := selection.New(&policy.Spec.Selector, i.Namespace)
+	if err != nil {
+		return false // it is not accepted, and says so
+	}
+	pods := selector.In(v.namespace)
+	return pods != nil && pods.Matches(labels.Set(v.pod.Labels))
+}
+
+// asked says whether the webhook injects for a policy. For one that the API server injects for by itself it does as long as it is
+// registered: until the API server is known to act, or for good where the change of engines was not accepted.
+func (i *Injector) asked(ctx context.Context, policy *v1alpha1.SidecarPolicy) (bool, error) {
+	if policy.Spec.Injection.Engine != v1alpha1.EngineAdmissionPolicy {
+		return true, nil
+	}
+	err := i.Reader.Get(ctx, client.ObjectKey{Name: RegistrationName(policy.Name)}, &admissionregistrationv1.MutatingWebhookConfiguration{})
+	if client.IgnoreNotFound(err) != nil {
+		return false, fmt.Errorf("reading the registration of policy %s: %w", policy.Name, err)
+	}
+	return err == nil, nil
 }
 
 // answer adds what one policy has to say. The error refuses the pod.

@@ -140,12 +140,16 @@ func checkMountPaths(pod *corev1.Pod, _ *revision.Revision, a Additions, o owner
 	var conflicts []Conflict
 	for _, i := range slices.Sorted(maps.Keys(a.App)) {
 		container := &pod.Spec.Containers[i]
-		taken := map[string]bool{}
-		for _, m := range container.VolumeMounts {
-			taken[path.Clean(m.MountPath)] = true
+		if len(a.App[i].VolumeMounts) == 0 {
+			continue
 		}
-		for _, d := range container.VolumeDevices {
-			taken[path.Clean(d.DevicePath)] = true
+		taken := map[string]bool{}
+		for _, used := range pathsOf(container) {
+			if slices.Contains(strings.Split(used, "/"), "..") {
+				conflicts = append(conflicts, conflict(v1alpha1.ReasonMountPathConflict,
+					"container %q has something mounted at %s, and a path with .. in it can't be compared with others", container.Name, used))
+			}
+			taken[path.Clean(used)] = true
 		}
 		for _, m := range a.App[i].VolumeMounts {
 			if taken[path.Clean(m.MountPath)] {
@@ -157,6 +161,18 @@ func checkMountPaths(pod *corev1.Pod, _ *revision.Revision, a Additions, o owner
 		}
 	}
 	return conflicts
+}
+
+// pathsOf are the paths that a container has something at.
+func pathsOf(c *corev1.Container) []string {
+	var paths []string
+	for _, m := range c.VolumeMounts {
+		paths = append(paths, m.MountPath)
+	}
+	for _, d := range c.VolumeDevices {
+		paths = append(paths, d.DevicePath)
+	}
+	return paths
 }
 
 func checkEnv(pod *corev1.Pod, _ *revision.Revision, a Additions, o owners) []Conflict {
@@ -292,7 +308,7 @@ func checkLimit(pod *corev1.Pod, a Additions, name corev1.ResourceName) []Confli
 // requests says whether the additions request any of a resource.
 func requests(a Additions, name corev1.ResourceName) bool {
 	return slices.ContainsFunc(a.added(), func(c corev1.Container) bool {
-		request := requestOf(&c, name)
+		request := RequestOf(&c, name)
 		return !request.IsZero()
 	})
 }
@@ -304,17 +320,17 @@ func requested(pod *corev1.Pod, a Additions, name corev1.ResourceName) resource.
 	var together, peak resource.Quantity
 	for _, c := range a.initContainers(pod) {
 		if ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways {
-			together.Add(requestOf(&c, name))
+			together.Add(RequestOf(&c, name))
 			continue
 		}
 		beside := together.DeepCopy()
-		beside.Add(requestOf(&c, name))
+		beside.Add(RequestOf(&c, name))
 		if beside.Cmp(peak) > 0 {
 			peak = beside
 		}
 	}
 	for _, c := range slices.Concat(pod.Spec.Containers, a.Containers) {
-		together.Add(requestOf(&c, name))
+		together.Add(RequestOf(&c, name))
 	}
 	if peak.Cmp(together) > 0 {
 		return peak
@@ -322,8 +338,8 @@ func requested(pod *corev1.Pod, a Additions, name corev1.ResourceName) resource.
 	return together
 }
 
-// requestOf is what a container requests: a limit without a request is one.
-func requestOf(c *corev1.Container, name corev1.ResourceName) resource.Quantity {
+// RequestOf is what a container requests: a limit without a request is one.
+func RequestOf(c *corev1.Container, name corev1.ResourceName) resource.Quantity {
 	if request, ok := c.Resources.Requests[name]; ok {
 		return request
 	}

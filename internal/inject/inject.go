@@ -60,7 +60,7 @@ type ContainerAdditions struct {
 // record that injection writes, and the containers that the record names.
 func Injected(pod *corev1.Pod, policy string) bool {
 	record, err := v1alpha1.ParseInjectionRecord(pod.Annotations, policy)
-	return err == nil && record != nil && Carries(pod, record)
+	return err == nil && record != nil && len(record.Sidecars) > 0 && Carries(pod, record)
 }
 
 // Carries says whether a pod has the containers that its record names.

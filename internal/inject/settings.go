@@ -87,7 +87,7 @@ func checkOS(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Con
 	}
 	var conflicts []Conflict
 	for _, c := range a.added() {
-		if c.SecurityContext != nil && foreignTo(pod.Spec.OS.Name, c.SecurityContext) {
+		if ForeignTo(pod.Spec.OS.Name, c.SecurityContext) {
 			conflicts = append(conflicts, conflict(v1alpha1.ReasonPodSettingsConflict,
 				"the pod's os is %s, and the securityContext of sidecar %q is for another", pod.Spec.OS.Name, c.Name))
 		}
@@ -95,8 +95,11 @@ func checkOS(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Con
 	return conflicts
 }
 
-// foreignTo says whether a security context has what the API server refuses on that system.
-func foreignTo(os corev1.OSName, s *corev1.SecurityContext) bool {
+// ForeignTo says whether a security context has what the API server refuses on that system.
+func ForeignTo(os corev1.OSName, s *corev1.SecurityContext) bool {
+	if s == nil {
+		return false
+	}
 	if os != corev1.Windows {
 		return s.WindowsOptions != nil
 	}
@@ -104,17 +107,17 @@ func foreignTo(os corev1.OSName, s *corev1.SecurityContext) bool {
 	return *s != both
 }
 
-// maxAnnotations is how many bytes the keys and values of annotations may have together.
-const maxAnnotations = 256 * 1024
+// MaxAnnotations is how many bytes the keys and values of annotations may have together.
+const MaxAnnotations = 256 * 1024
 
 func checkAnnotationSize(pod *corev1.Pod, _ *revision.Revision, a Additions, _ owners) []Conflict {
 	size := 0
 	for key, value := range merged(pod.Annotations, a.Annotations) {
 		size += len(key) + len(value)
 	}
-	if size <= maxAnnotations {
+	if size <= MaxAnnotations {
 		return nil
 	}
 	return []Conflict{conflict(v1alpha1.ReasonMetadataConflict,
-		"the pod's annotations leave no room: with the policy's they have %d bytes, and %d are allowed", size, maxAnnotations)}
+		"the pod's annotations leave no room: with the policy's they have %d bytes, and %d are allowed", size, MaxAnnotations)}
 }

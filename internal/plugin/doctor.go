@@ -104,6 +104,13 @@ func readLists(ctx context.Context, c client.Reader, f *doctor.Facts, namespace 
 			f.Unread[read.fact] = err.Error()
 		}
 	}
+	compiled := &admissionregistrationv1.MutatingAdmissionPolicyList{}
+	if err := c.List(ctx, compiled, client.HasLabels{v1alpha1.PolicyLabel}); err != nil && !meta.IsNoMatchError(err) { // older API servers have none
+		f.Unread[doctor.FactRegistrations] = err.Error()
+	}
+	for i := range compiled.Items {
+		f.Compiled = append(f.Compiled, compiled.Items[i].Labels[v1alpha1.PolicyLabel])
+	}
 	f.CRDs, f.Registrations, f.Endpoints = crds.Items, registrations.Items, endpoints.Items
 	f.Nodes, f.Namespaces, f.Pods = nodes.Items, namespaces.Items, pods.Items
 	for i := range roles.Items {

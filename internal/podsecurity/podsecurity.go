@@ -60,7 +60,9 @@ func Check(namespace map[string]string, before, after *corev1.Pod) *inject.Confl
 type Templates struct {
 	Policy   string
 	Revision *revision.Revision
-	memo     map[api.LevelVersion]*inject.Conflict
+	// Alone judges the sidecars without what pods say for all of their containers.
+	Alone bool
+	memo  map[api.LevelVersion]*inject.Conflict
 }
 
 // Check says which conflict the revision has with what the namespace enforces, in whatever pod; nil where there
@@ -82,6 +84,9 @@ func (t *Templates) Check(namespace map[string]string) *inject.Conflict {
 }
 
 func (t *Templates) check(standard api.LevelVersion) *inject.Conflict {
+	if t.Alone {
+		return brokenAlone(&t.Revision.Template, standard.Level)
+	}
 	pod := willing(t.Revision)
 	additions, conflicts := inject.Render(pod, t.Policy, t.Revision)
 	if len(conflicts) > 0 {

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
@@ -86,5 +87,45 @@ func expect(t *testing.T, where, want string, got *inject.Conflict) {
 		t.Errorf("%s: %s", where, got.Message)
 	case want != "" && (got == nil || got.Reason != v1alpha1.ReasonPodSecurityConflict || !strings.Contains(got.Message, want)):
 		t.Errorf("%s: %v; want %q", where, got, want)
+	}
+}
+
+// What a pod says for all of its containers does not count, nor does which version of a standard is enforced.
+func TestKeptAlone(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		revision *revision.Revision
+		want     []string
+	}{
+		{"privileged", privileged, []string{"privileged"}},
+		{"nothing said", plain, []string{"privileged", "baseline"}},
+		{"no more than a pod can add", strict, []string{"privileged", "baseline"}},
+		{"everything said", strictest, []string{"privileged", "baseline", "restricted"}},
+		{"a SELinux type that only old versions forbid", secured(&corev1.SecurityContext{SELinuxOptions: &corev1.SELinuxOptions{Type: "container_engine_t"}}), []string{"privileged"}},
+		{"a volume of the host", builders.Template("agent", "agent:1").With(func(t *v1alpha1.SidecarTemplate) {
+			t.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/"}}}}
+		}).Revision(1), []string{"privileged"}},
+		{"a privileged init container", builders.Template("agent", "agent:1").With(func(t *v1alpha1.SidecarTemplate) {
+			t.InitContainers = []v1alpha1.InitContainer{{Container: corev1.Container{Name: "setup", SecurityContext: &corev1.SecurityContext{Privileged: ptr.To(true)}}}}
+		}).Revision(1), []string{"privileged"}},
+		{"an annotation that unconfines it", builders.Template("agent", "agent:1").With(func(t *v1alpha1.SidecarTemplate) {
+			t.Metadata.Annotations = map[string]string{"container.apparmor.security.beta.kubernetes.io/agent": "unconfined"}
+		}).Revision(1), []string{"privileged"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, all := podsecurity.KeptAlone(&c.revision.Template)
+			if diff := cmp.Diff(c.want, got); diff != "" {
+				t.Errorf("levels (-want +got):\n%s", diff)
+			}
+			if all != (len(c.want) == 3) {
+				t.Errorf("all is %t", all)
+			}
+			for level, kept := range map[string]bool{"baseline": len(c.want) > 1, "restricted": all, "strong": all} {
+				alone := podsecurity.Templates{Policy: policy, Revision: c.revision, Alone: true}
+				if conflict := alone.Check(enforce(level)); (conflict == nil) != kept {
+					t.Errorf("in a namespace that enforces %s: %v", level, conflict)
+				}
+			}
+		})
 	}
 }

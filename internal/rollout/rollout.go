@@ -63,8 +63,8 @@ type Input struct {
 	// Missing is what becomes of pods that lack the sidecars, MaxMissing how many may lack them for that.
 	Missing    v1alpha1.MissingAction
 	MaxMissing int
-	// Injecting: new pods get the sidecars.
-	Injecting bool
+	// Injecting: new pods get the sidecars. Behind: not yet those that the step says.
+	Injecting, Behind bool
 	// Replacements is what is stored of pods that lack the sidecars and are replaced.
 	Replacements []v1alpha1.Replacement
 	// OnRemoval is what becomes of pods that are to lose the sidecars. Removing: the policy is being

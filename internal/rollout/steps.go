@@ -20,28 +20,10 @@ type Place struct {
 }
 
 // RevisionFor is the name of the revision that a pod should have when it is created
-// now; empty when there is none. In the middle of a roll-out a pod gets the target
-// where a step has reached its labels or recreates its owner's pods, and from the last step
-// on; else the stable revision. A percentage reaches no other new pods: the planner upgrades
-// as many as it is short of.
+// now; empty when there is none. See BirthsOf.
 func RevisionFor(policy *v1alpha1.SidecarPolicy, place Place) string {
-	status := &policy.Status
-	switch {
-	case status.StableRevision == "":
-		return status.TargetRevision
-	case status.FailedRevision == status.TargetRevision || policy.Spec.Rollout.Paused:
-		return status.StableRevision
-	case status.StableRevision == status.TargetRevision:
-		return status.TargetRevision
-	case status.Step == nil || status.Step.Index == nil:
-		return status.StableRevision
-	}
-	steps := policy.Spec.Rollout.EffectiveSteps()
-	if newCourse(steps, int(*status.Step.Index)).reaches(place.Labels, place.NamespaceLabels) ||
-		(place.Owner != "" && slices.Contains(status.Step.Recreating, place.Owner)) {
-		return status.TargetRevision
-	}
-	return status.StableRevision
+	births := BirthsOf(policy)
+	return births.revision(place)
 }
 
 // course is the part of the steps that a roll-out has reached.

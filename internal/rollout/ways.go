@@ -80,6 +80,8 @@ func (w *ways) of(pod *fleet.PodState) (way, string) {
 		return none, pod.Workload.String() + " is not replaced by anybody, and evicted in the last step"
 	case !w.listed(pod):
 		return none, pod.Workload.String() + " is about to be recreated"
+	case w.in.Behind:
+		return none, "the API server does not give new pods of " + pod.Workload.String() + " the target yet"
 	}
 	return evict, ""
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -49,7 +50,11 @@ func (b *bench) admission(ctx context.Context, n int) error {
 	if err := b.apply(ctx, policies...); err != nil {
 		return err
 	}
-	kinds := []*creation{{kind: "policies, none selects the pod", fleet: "none"}, {kind: "one policy", fleet: "one", sidecars: 1}, {kind: "ten policies", fleet: "ten", sidecars: 10}}
+	kinds := []*creation{{kind: "policies, none selects the pod", fleet: "none"}}
+	for _, engine := range engines {
+		kinds = append(kinds, &creation{kind: "one policy, " + string(engine), fleet: fleetOf("one", engine), sidecars: 1},
+			&creation{kind: "ten policies, " + string(engine), fleet: fleetOf("ten", engine), sidecars: 10})
+	}
 	for range blocks {
 		for _, kind := range kinds {
 			if err := b.create(ctx, kind, n/blocks); err != nil {
@@ -69,14 +74,27 @@ func (b *bench) admission(ctx context.Context, n int) error {
 	return nil
 }
 
-// admissionPolicies are one for the fleet one, and ten for the fleet ten.
+var engines = []v1alpha1.InjectionEngine{v1alpha1.EngineWebhook, v1alpha1.EngineAdmissionPolicy}
+
+// fleetOf names the pods that so many policies select by an engine.
+func fleetOf(policies string, engine v1alpha1.InjectionEngine) string {
+	return policies + "-" + strings.ToLower(string(engine))
+}
+
+// admissionPolicies are, by each engine, one for the fleet one, and ten for the fleet ten.
 func admissionPolicies() []*v1alpha1.SidecarPolicy {
-	policies := []*v1alpha1.SidecarPolicy{harness.Policy("one", "one", image(0))}
-	for i := range 10 {
-		policies = append(policies, harness.Policy(fmt.Sprintf("ten-%d", i), "ten", image(0)))
+	var policies []*v1alpha1.SidecarPolicy
+	add := func(name, fleet string, engine v1alpha1.InjectionEngine) {
+		p := harness.Policy(name, fleet, image(0))
+		p.Spec.Injection.Engine, p.Spec.Injection.FailurePolicy = engine, v1alpha1.FailurePolicyFail // a pod without its sidecars is cheaper
+		policies = append(policies, p)
 	}
-	for _, p := range policies {
-		p.Spec.Injection.FailurePolicy = v1alpha1.FailurePolicyFail // a pod without its sidecars is cheaper
+	for _, engine := range engines {
+		one, ten := fleetOf("one", engine), fleetOf("ten", engine)
+		add(one, one, engine)
+		for i := range 10 {
+			add(fmt.Sprintf("%s-%d", ten, i), ten, engine)
+		}
 	}
 	return policies
 }
@@ -122,11 +140,11 @@ func (b *bench) remove(ctx context.Context, policy *v1alpha1.SidecarPolicy) erro
 
 // printCreations compares the kinds with the first one.
 func printCreations(kinds []*creation) {
-	fmt.Println("pods                             created  p50 ms  p95 ms  more at p50  webhook calls a pod")
+	fmt.Println("pods                            created  p50 ms  p95 ms  more at p50  webhook calls a pod")
 	base := quantile(kinds[0].took, 0.5)
 	for _, c := range kinds {
 		p50 := quantile(c.took, 0.5)
-		fmt.Printf("%-31s  %7d  %6.2f  %6.2f  %11.2f  %19.2f\n", c.kind, len(c.took), milliseconds(p50), milliseconds(quantile(c.took, 0.95)),
+		fmt.Printf("%-30s  %7d  %6.2f  %6.2f  %11.2f  %19.2f\n", c.kind, len(c.took), milliseconds(p50), milliseconds(quantile(c.took, 0.95)),
 			milliseconds(p50-base), c.calls/float64(len(c.took)))
 	}
 }

@@ -62,6 +62,8 @@ type Facts struct {
 	Policies     []v1alpha1.SidecarPolicy
 	// Registrations are the operator's, by which the API server calls it for new pods.
 	Registrations []admissionregistrationv1.MutatingWebhookConfiguration
+	// Compiled are the policies that the API server injects for by itself.
+	Compiled []string
 	// Certificate is the Secret with the webhook's.
 	Certificate *corev1.Secret
 	// Endpoints are those of the webhook's Service.

@@ -135,6 +135,7 @@ func TestFindings(t *testing.T) {
 		{"an empty certificate", func(f *doctor.Facts) { f.Certificate = &corev1.Secret{} }, "certificate", doctor.Broken, "can be read"},
 		{"an expired certificate", func(f *doctor.Facts) { f.Now = now.AddDate(1, 1, 0) }, "certificate", doctor.Broken, "has expired at"},
 		{"a certificate that expires soon", func(f *doctor.Facts) { f.Now = now.AddDate(0, 11, 20) }, "certificate", doctor.Warning, "expires at"},
+		{"a leftover of the API server's", func(f *doctor.Facts) { f.Compiled = []string{"gone"} }, "registrations", doctor.Broken, `a MutatingAdmissionPolicy is left of policy "gone", which is gone`},
 		{"another authority", func(f *doctor.Facts) { f.Registrations[0].Webhooks[0].ClientConfig.CABundle = []byte("other") }, "certificate", doctor.Broken, "policy logs trusts another authority"},
 		{"no endpoint", func(f *doctor.Facts) { f.Endpoints = nil }, "endpoints", doctor.Broken, "new pods start without sidecars"},
 		{"no ready endpoint, and failurePolicy Fail", func(f *doctor.Facts) {

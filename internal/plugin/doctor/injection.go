@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -46,18 +47,27 @@ func checkRegistrations(f *Facts) []Finding {
 	var found []Finding
 	hooks := f.hooks()
 	for i := range f.Policies {
-		found = append(found, checkRegistration(&f.Policies[i], hooks)...)
+		found = append(found, checkRegistration(&f.Policies[i], hooks, f.Compiled)...)
 	}
 	for _, h := range hooks {
-		if !slices.ContainsFunc(f.Policies, func(p v1alpha1.SidecarPolicy) bool { return p.Name == h.policy }) {
-			found = append(found, broken(fmt.Sprintf("a MutatingWebhookConfiguration is left of policy %q, which is gone", h.policy), "kubectl delete mutatingwebhookconfiguration -l "+v1alpha1.PolicyLabel+"="+h.policy))
-		}
+		found = append(found, f.leftOver("MutatingWebhookConfiguration", h.policy)...)
 	}
-	return orOK(found, "%d policies, %d registrations", len(f.Policies), len(hooks))
+	for _, policy := range f.Compiled {
+		found = append(found, f.leftOver("MutatingAdmissionPolicy", policy)...)
+	}
+	return orOK(found, "%d policies, %d registrations", len(f.Policies), len(hooks)+len(f.Compiled))
+}
+
+// leftOver finds a registration of a policy that is gone.
+func (f *Facts) leftOver(kind, policy string) []Finding {
+	if slices.ContainsFunc(f.Policies, func(p v1alpha1.SidecarPolicy) bool { return p.Name == policy }) {
+		return nil
+	}
+	return []Finding{broken(fmt.Sprintf("a %s is left of policy %q, which is gone", kind, policy), "kubectl delete "+strings.ToLower(kind)+" -l "+v1alpha1.PolicyLabel+"="+policy)}
 }
 
 // checkRegistration holds what a policy says of its injection against what is registered.
-func checkRegistration(p *v1alpha1.SidecarPolicy, hooks []hook) []Finding {
+func checkRegistration(p *v1alpha1.SidecarPolicy, hooks []hook, compiled []string) []Finding {
 	const byItself = "the operator puts it right by itself: where it does not, see the manager's log"
 	at := slices.IndexFunc(hooks, func(h hook) bool { return h.policy == p.Name })
 	injecting := condition(p, v1alpha1.ConditionInjecting)
@@ -65,8 +75,8 @@ func checkRegistration(p *v1alpha1.SidecarPolicy, hooks []hook) []Finding {
 		return nil // it has not been looked at yet
 	}
 	switch {
-	case at < 0 && injecting.Status == metav1.ConditionTrue && injecting.Reason == string(v1alpha1.ReasonRegistered):
-		return []Finding{broken("policy "+p.Name+" says that it injects, and has no MutatingWebhookConfiguration", byItself)}
+	case at < 0 && !slices.Contains(compiled, p.Name) && injecting.Status == metav1.ConditionTrue && injecting.Reason == string(v1alpha1.ReasonRegistered):
+		return []Finding{broken("policy "+p.Name+" says that it injects, and has no MutatingWebhookConfiguration or MutatingAdmissionPolicy", byItself)}
 	case injecting.Status == metav1.ConditionFalse && !p.Spec.Injection.Paused:
 		return []Finding{broken(fmt.Sprintf("policy %s does not inject (%s): %s", p.Name, injecting.Reason, injecting.Message), "kubectl sidecar status "+p.Name)}
 	case at >= 0 && hooks[at].fails != (p.Spec.Injection.FailurePolicy == v1alpha1.FailurePolicyFail):
