@@ -142,7 +142,7 @@ func (s Schedule) prepare(secret *corev1.Secret, host string, now time.Time) err
 	}
 	delete(secret.Annotations, trustedSince)
 	secret.Data = map[string][]byte{
-		bundleKey:         append(authorityOf(secret), made.authority...),
+		bundleKey:         append(authorities(secret, now), made.authority...),
 		corev1.TLSCertKey: secret.Data[corev1.TLSCertKey], corev1.TLSPrivateKeyKey: secret.Data[corev1.TLSPrivateKeyKey],
 		nextCertKey: made.cert, nextKeyKey: made.key,
 	}
@@ -159,16 +159,17 @@ func serveNext(secret *corev1.Secret) {
 	}
 }
 
-// authorityOf is the part of the bundle that signed the certificate which is served.
-func authorityOf(secret *corev1.Secret) []byte {
-	certificate := parse(secret.Data[corev1.TLSCertKey])
+// authorities is the bundle without those that have expired. That of the certificate before stays, since a replica that lags
+// may serve it where the next one was held back for long.
+func authorities(secret *corev1.Secret, now time.Time) []byte {
+	var good []byte
 	for rest := secret.Data[bundleKey]; ; {
 		var block *pem.Block
 		if block, rest = pem.Decode(rest); block == nil {
-			return nil
+			return good
 		}
-		if authority, err := x509.ParseCertificate(block.Bytes); err == nil && certificate.CheckSignatureFrom(authority) == nil {
-			return pem.EncodeToMemory(block)
+		if authority, err := x509.ParseCertificate(block.Bytes); err == nil && now.Before(authority.NotAfter) {
+			good = append(good, pem.EncodeToMemory(block)...)
 		}
 	}
 }
