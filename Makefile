@@ -48,7 +48,7 @@ generate: ## Generate the deep copies of the API types
 .PHONY: manifests
 manifests: ## Generate the CRD and the manager's role from the markers in the code
 	"$$(hack/tools.sh controller-gen)" crd paths=./api/... output:crd:dir=config/crd/bases
-	"$$(hack/tools.sh controller-gen)" rbac:roleName=manager-role 'paths={./controllers/...,./internal/workload,./cmd/...}' output:rbac:dir=config/rbac
+	"$$(hack/tools.sh controller-gen)" rbac:roleName=manager-role 'paths={./controllers/...,./internal/admission,./internal/workload,./cmd/...}' output:rbac:dir=config/rbac
 
 .PHONY: api-reference
 api-reference: ## Write docs/reference/api.md from the API types

@@ -171,6 +171,10 @@ const (
 	ReasonResourcesConflict Reason = "ResourcesConflict"
 	// ReasonPodSecurityConflict: the sidecars break the Pod Security Standard that the namespace enforces.
 	ReasonPodSecurityConflict Reason = "PodSecurityConflict"
+	// ReasonLimitRangeConflict: a LimitRange of the namespace would refuse the pod with the sidecars.
+	ReasonLimitRangeConflict Reason = "LimitRangeConflict"
+	// ReasonQuotaConflict: a ResourceQuota of the namespace would refuse the pod with the sidecars.
+	ReasonQuotaConflict Reason = "QuotaConflict"
 	// ReasonNoRevision: the policy has no accepted revision yet.
 	ReasonNoRevision Reason = "NoRevision"
 	// ReasonMirrorPod: the pod stands for a static pod, which the API server can't change.

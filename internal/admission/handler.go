@@ -26,6 +26,7 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
+	"github.com/sidecar-dev/sidecar-operator/internal/limits"
 	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
 	"github.com/sidecar-dev/sidecar-operator/internal/podsecurity"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
@@ -76,8 +77,9 @@ type review struct {
 	request admission.Request
 	// pod is as the policies so far have left it.
 	pod *corev1.Pod
-	// namespace is the labels of its namespace.
+	// namespace is the labels of its namespace, limits what else limits its pods.
 	namespace map[string]string
+	limits    limits.Namespace
 	patch     []jsonpatch.Operation
 	warnings  []string
 }
@@ -133,6 +135,20 @@ func (i *Injector) read(ctx context.Context, v *review) error {
 		return fmt.Errorf("reading namespace %s: %w", v.request.Namespace, err)
 	}
 	v.namespace = namespace.Labels
+	return i.readLimits(ctx, v)
+}
+
+// +kubebuilder:rbac:groups="",resources=limitranges;resourcequotas,verbs=list;watch
+
+func (i *Injector) readLimits(ctx context.Context, v *review) error {
+	var ranges corev1.LimitRangeList
+	var quotas corev1.ResourceQuotaList
+	for _, list := range []client.ObjectList{&ranges, &quotas} {
+		if err := i.Reader.List(ctx, list, client.InNamespace(v.request.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+			return fmt.Errorf("reading the limits of namespace %s: %w", v.request.Namespace, err)
+		}
+	}
+	v.limits = limits.Namespace{Ranges: ranges.Items, Quotas: quotas.Items}
 	return nil
 }
 
@@ -211,7 +227,7 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, v
 	if err != nil {
 		return err
 	}
-	additions, conflicts := render(v.pod, policy, r, v.namespace)
+	additions, conflicts := render(v, policy, r)
 	if len(conflicts) > 0 {
 		i.report(ctx, policy, v, v1alpha1.ReasonInjectionSkipped, withoutSidecars+inject.Explain(conflicts))
 		v.skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts))
@@ -255,14 +271,18 @@ func (v *review) skip(policy string, reason v1alpha1.Reason, message string) {
 
 // render says what the pod gets, or why it is left as it is: for its own sake, or because its namespace would
 // not take it with the sidecars.
-func render(pod *corev1.Pod, policy *v1alpha1.SidecarPolicy, r *revision.Revision, namespace map[string]string) (inject.Additions, []inject.Conflict) {
-	additions, conflicts := inject.Render(pod, policy.Name, r, policy.Spec.Injection.Overrides...)
+func render(v *review, policy *v1alpha1.SidecarPolicy, r *revision.Revision) (inject.Additions, []inject.Conflict) {
+	additions, conflicts := inject.Render(v.pod, policy.Name, r, policy.Spec.Injection.Overrides...)
 	if len(conflicts) > 0 {
 		return additions, conflicts
 	}
-	after := pod.DeepCopy()
+	after := v.pod.DeepCopy()
 	additions.Apply(after)
-	if broken := podsecurity.Check(namespace, pod, after); broken != nil {
+	broken := podsecurity.Check(v.namespace, v.pod, after)
+	if broken == nil {
+		broken = v.limits.Check(v.pod, after)
+	}
+	if broken != nil {
 		return inject.Additions{}, []inject.Conflict{*broken}
 	}
 	return additions, nil

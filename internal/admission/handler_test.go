@@ -28,11 +28,15 @@ type brokenReader struct {
 }
 
 func (r *brokenReader) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	policies, are := list.(*v1alpha1.SidecarPolicyList)
+	if !are {
+		return nil
+	}
 	policy := v1alpha1.SidecarPolicy{}
 	policy.Name, policy.Status.TargetRevision = "broken", "r"
 	policy.Spec.Selector.NamespaceSelector = &metav1.LabelSelector{}
 	policy.Spec.Injection.FailurePolicy = r.failurePolicy
-	list.(*v1alpha1.SidecarPolicyList).Items = []v1alpha1.SidecarPolicy{policy}
+	policies.Items = []v1alpha1.SidecarPolicy{policy}
 	return nil
 }
 

@@ -241,7 +241,7 @@ func missed(state *PodState, view *View) string {
 	case state.Pod.CreationTimestamp.Time.Before(view.Since):
 		return "created before the policy, and gets the sidecars when it is recreated"
 	}
-	return "created without the sidecars, since the operator could not be reached, injection was paused, or the labels came later; gets them when it is recreated"
+	return "created without the sidecars, since the operator could not be reached, injection was paused, limits of its namespace left no room, or the labels came later; gets them when it is recreated"
 }
 
 // judgeSidecars judges what the pod carries against what it should.

@@ -2,6 +2,7 @@
 package manager
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"time"
@@ -66,6 +67,9 @@ func New(cluster *rest.Config, o Options) (ctrl.Manager, error) {
 	mgr, err := bare(cluster, &o, store)
 	if err != nil {
 		return nil, fmt.Errorf("creating the manager: %w", err)
+	}
+	if err := watchLimits(mgr); err != nil {
+		return nil, err
 	}
 	admission.Register(mgr.GetWebhookServer(), &admission.Injector{
 		Reader:    mgr.GetClient(),
@@ -138,6 +142,16 @@ func metricsOptions(o *Options) metricsserver.Options {
 		options.FilterProvider = filters.WithAuthenticationAndAuthorization
 	}
 	return options
+}
+
+// watchLimits has the cache hold what limits namespaces from the beginning: else the first pod would wait for it.
+func watchLimits(mgr ctrl.Manager) error {
+	for _, limits := range []client.Object{&corev1.LimitRange{}, &corev1.ResourceQuota{}} {
+		if _, err := mgr.GetCache().GetInformer(context.Background(), limits, cache.BlockUntilSynced(false)); err != nil {
+			return fmt.Errorf("caching the limits of namespaces: %w", err)
+		}
+	}
+	return nil
 }
 
 // cacheOptions keep the cache to what is read: own objects by namespace, pods

@@ -226,6 +226,8 @@ var severity = map[v1alpha1.Reason]int{
 	v1alpha1.ReasonPodResourcesConflict:  2,
 	v1alpha1.ReasonPodSettingsConflict:   2,
 	v1alpha1.ReasonPodSecurityConflict:   2,
+	v1alpha1.ReasonLimitRangeConflict:    2,
+	v1alpha1.ReasonQuotaConflict:         2,
 
 	v1alpha1.ReasonMissing: 3,
 	v1alpha1.ReasonDrifted: 4,
