@@ -226,7 +226,7 @@ var _ = Describe("the values of what is left out", func() {
 	It("are filled into what the author began to write", func() {
 		policy := policyWith(set("spec.injection", "{paused: true}"), set("spec.rollout", "{paused: true, health: {}}"))
 		Expect(tryCreate(policy)).To(Succeed())
-		Expect(policy.Object["spec"]).To(HaveKeyWithValue("injection", Equal(map[string]any{"paused": true, "failurePolicy": "Ignore"})))
+		Expect(policy.Object["spec"]).To(HaveKeyWithValue("injection", Equal(map[string]any{"paused": true, "engine": "Webhook", "failurePolicy": "Ignore"})))
 		Expect(policy.Object["spec"]).To(HaveKeyWithValue("rollout", Equal(map[string]any{"paused": true, "method": "InPlace", "onFailure": "Rollback", "exemptions": "Honor",
 			"health": map[string]any{"minReadySeconds": int64(10), "progressDeadlineSeconds": int64(300),
 				"maxFailed": int64(0), "maxRestarts": int64(2), "guardApp": true}})))
