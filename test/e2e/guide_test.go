@@ -43,7 +43,7 @@ var _ = Describe("The guide to the first policy", func() {
 			"An app": func(string) {},
 			"Plug in": func(output string) {
 				Expect(output).To(ContainSubstring("3 selected, 0 injected, 0 ready, 3 missing"))
-				Eventually(agents, patience).Should(HaveLen(3), "the pods before have gone")
+				Eventually(agents, settleTimeout).Should(HaveLen(3), "the pods before have gone")
 				apps = identities(name, "app")
 			},
 			"Upgrade": func(output string) {
