@@ -124,8 +124,8 @@ func progressing(p *pass) finding {
 	switch {
 	case p.aim.RollingBack() && s.Finished():
 		return finding{no, v1alpha1.ReasonRolledBack, stopped(p)}
-	case p.aim.RollingBack():
-		return finding{yes, v1alpha1.ReasonRollingBack, fmt.Sprintf("%d pods wait to be put back to revision %s, %d are being upgraded", s.Waiting()-s.Starting, p.aim.Target.Hash, s.Updating+s.Starting)}
+	case p.aim.GoingBack() && !s.Finished():
+		return finding{yes, v1alpha1.ReasonRollingBack, fmt.Sprintf("%d pods wait to be put back to revision %s, %d are being upgraded", s.Waiting()-s.Starting, p.aim.Target.Hash, s.Updating+s.Starting) + heldUp(s)}
 	case s.Finished():
 		return finding{no, v1alpha1.ReasonComplete, fmt.Sprintf("%d of %d injected pods run the target revision", c.Updated, c.Injected)}
 	case s.Hold == v1alpha1.ReasonUpgradeFailed:
@@ -167,6 +167,14 @@ func rollingOut(p *pass) finding {
 	}
 	message := fmt.Sprintf("%s%d of %d injected pods run the target revision, %d are being upgraded, %d wait", at, s.Counts.Updated, s.Counts.Injected, s.Updating+s.Starting, s.Waiting()-s.Starting)
 	return finding{yes, v1alpha1.ReasonRollingOut, message + holdups(s)}
+}
+
+// heldUp says why pods are not put back.
+func heldUp(s *rollout.Summary) string {
+	if s.Hold != "" {
+		return ": " + s.HeldBy()
+	}
+	return holdups(s)
 }
 
 // holdups says what pods wait for.

@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -49,11 +50,22 @@ func (s *SidecarPolicySpec) MissingLimit(total int) int {
 	return count
 }
 
-// EffectiveSteps are the policy's steps, or the default ones where it has none.
+// EffectiveSteps are the policy's steps, or the default ones where it has none. With the method OnDelete those by
+// a count or a percentage are left out, except for the last: whoever deletes pods chooses how many.
 func (r *RolloutSpec) EffectiveSteps() []Step {
-	if len(r.Steps) > 0 {
-		return r.Steps
+	steps := r.Steps
+	if len(steps) == 0 {
+		steps = defaultSteps()
 	}
+	if r.Method == MethodOnDelete {
+		last := len(steps) - 1
+		chosen := slices.DeleteFunc(slices.Clone(steps[:last]), func(step Step) bool { return step.UpTo != nil })
+		steps = append(chosen, steps[last])
+	}
+	return steps
+}
+
+func defaultSteps() []Step {
 	return []Step{
 		{Name: "one-percent", UpTo: ptr.To(intstr.FromString("1%")), Soak: &metav1.Duration{Duration: DefaultSoak}},
 		{Name: "ten-percent", UpTo: ptr.To(intstr.FromString("10%")), Soak: &metav1.Duration{Duration: DefaultSoak}},

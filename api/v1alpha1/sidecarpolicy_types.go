@@ -333,7 +333,8 @@ const (
 	// MethodInPlaceOrRecreate takes the mildest way for each pod: in place where that brings
 	// all of the revision, else by eviction.
 	MethodInPlaceOrRecreate RolloutMethod = "InPlaceOrRecreate"
-	// MethodOnDelete never touches a running pod.
+	// MethodOnDelete never touches a running pod: pods get the revision when somebody else recreates
+	// them. Steps by upTo hold nothing then, except for the last one.
 	MethodOnDelete RolloutMethod = "OnDelete"
 )
 
@@ -773,7 +774,8 @@ const (
 	PhaseAwaitingApproval Phase = "AwaitingApproval"
 	// PhasePaused means that pods lack the target revision, and the policy says to wait.
 	PhasePaused Phase = "Paused"
-	// PhaseRollingBack means that the target has failed and pods are put back to the stable revision.
+	// PhaseRollingBack means that pods are put back to the stable revision: the target has failed, or was taken
+	// back before it reached all of them.
 	PhaseRollingBack Phase = "RollingBack"
 	// PhaseRolledBack means that the target has failed and no pod runs it any more.
 	PhaseRolledBack Phase = "RolledBack"
@@ -829,6 +831,12 @@ type SidecarPolicyStatus struct {
 	// +kubebuilder:validation:MaxLength=2048
 	// +optional
 	FailureMessage string `json:"failureMessage,omitempty"`
+
+	// withdrawnRevision is the target of a roll-out that was taken back by the stable template, or by naming
+	// the stable revision, before it was over. Absent when no pod has to be put back for it any more.
+	// +kubebuilder:validation:MaxLength=63
+	// +optional
+	WithdrawnRevision string `json:"withdrawnRevision,omitempty"`
 
 	// handledRetry is the value of the annotation fleet.sidecar.dev/retry that was acted on last.
 	// +kubebuilder:validation:MaxLength=253

@@ -23,14 +23,16 @@ type Aim struct {
 	// stable is what is gone back to when the goal fails; nil where nothing is.
 	stable *revision.Revision
 	// retry is the request to try a failed goal again that this pass acts on.
-	retry  string
-	policy *v1alpha1.SidecarPolicy
+	retry string
+	// withdrawn is the target of a roll-out that the author took back by the stable template, before it was over.
+	withdrawn string
+	policy    *v1alpha1.SidecarPolicy
 }
 
 // TakeAim decides what a pass is to reach.
 func TakeAim(policy *v1alpha1.SidecarPolicy, goal *revision.Revision, revisions []revision.Revision) Aim {
 	status := &policy.Status
-	aim := Aim{Goal: goal, Target: goal, policy: policy}
+	aim := Aim{Goal: goal, Target: goal, withdrawn: withdrawn(status, goal.Hash), policy: policy}
 	if policy.Spec.Rollout.OnFailure != v1alpha1.FailurePause {
 		aim.stable = revision.Get(revisions, status.StableRevision)
 	}
@@ -50,8 +52,22 @@ func TakeAim(policy *v1alpha1.SidecarPolicy, goal *revision.Revision, revisions 
 	return aim
 }
 
-// RollingBack says whether pods are put back to the stable revision.
+// withdrawn is what the author took back by making the stable revision the goal; empty where it was not so, or is over.
+func withdrawn(status *v1alpha1.SidecarPolicyStatus, goal string) string {
+	switch {
+	case goal != status.StableRevision:
+		return ""
+	case status.TargetRevision != goal:
+		return status.TargetRevision
+	}
+	return status.WithdrawnRevision
+}
+
+// RollingBack says whether pods are put back to the stable revision because the goal has failed.
 func (a *Aim) RollingBack() bool { return a.Target.Hash != a.Goal.Hash }
+
+// GoingBack says whether pods are put back to the stable revision, because the goal has failed or was taken back.
+func (a *Aim) GoingBack() bool { return a.RollingBack() || a.withdrawn != "" }
 
 // Rolling says whether the target is new, and so has to prove itself.
 func (a *Aim) Rolling() bool { return a.Target.Hash != a.policy.Status.StableRevision }
@@ -70,7 +86,7 @@ func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now t
 		Target:         a.Target,
 		Pods:           pods,
 		Disruptions:    disruptions,
-		RollingBack:    a.RollingBack(),
+		RollingBack:    a.GoingBack(),
 		Failed:         a.Failed,
 		FailureMessage: status.FailureMessage,
 		Approved:       annotations[v1alpha1.ApproveAnnotation],
@@ -95,6 +111,7 @@ func (a *Aim) Report(status *v1alpha1.SidecarPolicyStatus, plan *Plan) {
 	if status.TargetRevision != a.Goal.Hash {
 		status.TargetRevision, status.FailedRevision, status.FailureMessage, status.Step = a.Goal.Hash, "", "", nil
 	}
+	status.WithdrawnRevision = a.withdrawn
 	if plan == nil {
 		return
 	}
@@ -115,7 +132,7 @@ func (a *Aim) Report(status *v1alpha1.SidecarPolicyStatus, plan *Plan) {
 	}
 	status.FailedRevision, status.FailureMessage = s.FailedRevision, s.FailureMessage
 	if s.Finished() {
-		status.StableRevision, status.Step = a.Target.Hash, nil
+		status.StableRevision, status.WithdrawnRevision, status.Step = a.Target.Hash, "", nil
 	}
 }
 
@@ -127,6 +144,8 @@ func (a *Aim) phase(s *Summary) v1alpha1.Phase {
 		return v1alpha1.PhaseRollingBack
 	case s.Finished():
 		return v1alpha1.PhaseComplete
+	case a.GoingBack():
+		return v1alpha1.PhaseRollingBack
 	}
 	return s.phase()
 }

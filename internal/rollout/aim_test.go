@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -92,6 +93,7 @@ func TestAimGoesOnFromTheStepOfItsGoalAlone(t *testing.T) {
 // The status says where the roll-out stands, by what was planned from the pods.
 func TestReportSaysWhereTheRolloutStands(t *testing.T) {
 	running := v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r2.Hash}
+	begun := v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r2.Hash, Step: at(0, "fleet", -1)}
 	failed := v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r2.Hash, FailedRevision: r2.Hash, FailureMessage: "1 pods failed"}
 	broken := in("cart", pod("cart", 9).Upgraded(policy, r2, builders.At(0)).NotReady(builders.At(1)))
 	soaking := v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r2.Hash, Step: at(0, "one", 90)}
@@ -112,15 +114,17 @@ func TestReportSaysWhereTheRolloutStands(t *testing.T) {
 			withSteps(p)
 			p.Spec.Rollout.Steps[0].Soak, p.Spec.Rollout.Steps[0].Approval = nil, v1alpha1.ApprovalRequired
 		}, members: some("cart", 1, 2), phase: v1alpha1.PhaseAwaitingApproval, stable: r1.Hash, step: "one"},
-		{name: "paused", status: running, change: func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Paused = true }, members: deployment("cart", 2),
+		{name: "paused", status: begun, change: func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Paused = true }, members: deployment("cart", 2),
 			phase: v1alpha1.PhasePaused, stable: r1.Hash, step: "fleet"},
-		{name: "no window", status: running, change: func(p *v1alpha1.SidecarPolicy) {
+		{name: "paused before it began", status: running, change: func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Paused = true }, members: deployment("cart", 2),
+			phase: v1alpha1.PhasePaused, stable: r1.Hash},
+		{name: "no window", status: begun, change: func(p *v1alpha1.SidecarPolicy) {
 			p.Spec.Rollout = *builders.Rollout().Window("0 22 * * *", time.Hour).Obj()
 		}, members: deployment("cart", 2), phase: v1alpha1.PhaseFrozen, stable: r1.Hash, step: "fleet"},
 		{name: "complete", status: running, members: some("cart", 2, 2), phase: v1alpha1.PhaseComplete, stable: r2.Hash},
 		{name: "no pods", status: running, phase: v1alpha1.PhaseComplete, stable: r2.Hash},
-		{name: "a pod fails", status: running, members: append(deployment("cart", 1), broken), phase: v1alpha1.PhaseRollingBack, stable: r1.Hash, failed: r2.Hash, step: "fleet"},
-		{name: "a pod fails, and there is no way back", status: v1alpha1.SidecarPolicyStatus{TargetRevision: r2.Hash}, members: append(deployment("cart", 1), broken),
+		{name: "a pod fails", status: begun, members: append(deployment("cart", 1), broken), phase: v1alpha1.PhaseRollingBack, stable: r1.Hash, failed: r2.Hash, step: "fleet"},
+		{name: "a pod fails, and there is no way back", status: v1alpha1.SidecarPolicyStatus{TargetRevision: r2.Hash, Step: at(0, "fleet", -1)}, members: append(deployment("cart", 1), broken),
 			phase: v1alpha1.PhasePaused, failed: r2.Hash, step: "fleet"},
 		{name: "on the way back", status: failed, members: []fleet.Member{broken}, phase: v1alpha1.PhaseRollingBack, stable: r1.Hash, failed: r2.Hash},
 		{name: "back", status: failed, members: deployment("cart", 2), phase: v1alpha1.PhaseRolledBack, stable: r1.Hash, failed: r2.Hash},
@@ -165,5 +169,70 @@ func TestReportRoundsDowntimeUp(t *testing.T) {
 		if diff := cmp.Diff(want, p.Status.MaxSidecarDowntimeSeconds); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", downtime, diff)
 		}
+	}
+}
+
+// The stable template in the middle of a roll-out is a rollback: no window holds it, also for a manager that starts anew, and
+// it is over when no pod has to be put back any more.
+func TestARolloutThatIsTakenBackIsARollback(t *testing.T) {
+	onNewer := in("cart", pod("cart", 0).Upgraded(policy, r3, builders.At(0)).Restarted("agent", builders.At(1)))
+	rolling := v1alpha1.SidecarPolicyStatus{StableRevision: r2.Hash, TargetRevision: r3.Hash, Step: at(0, "one", 10)}
+	failed := rolling
+	failed.FailedRevision, failed.Step = r3.Hash, nil
+	complete := v1alpha1.SidecarPolicyStatus{StableRevision: r2.Hash, TargetRevision: r2.Hash}
+	closed := func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout = *builders.Rollout().Window("0 22 * * *", time.Hour).Obj() }
+	for _, tc := range []struct {
+		name      string
+		status    v1alpha1.SidecarPolicyStatus
+		upgrades  int
+		phase     v1alpha1.Phase
+		withdrawn string
+	}{
+		{"in the middle", rolling, 1, v1alpha1.PhaseRollingBack, r3.Hash},
+		{"after it failed", failed, 1, v1alpha1.PhaseRollingBack, r3.Hash},
+		{"what comes late to the stable revision is none", complete, 0, v1alpha1.PhaseFrozen, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p, _ := aimAt(tc.status, closed)
+			for range 2 { // what the first pass writes, the second goes by
+				aim := rollout.TakeAim(p, r2, []revision.Revision{*r1, *r2, *r3})
+				plan := rollout.Make(aim.Input(fleet.Judge([]fleet.Member{onNewer}, viewAt(100, r2)), nil, builders.At(100)))
+				aim.Report(&p.Status, &plan)
+				if len(plan.Upgrades) != tc.upgrades || p.Status.Phase != tc.phase || p.Status.WithdrawnRevision != tc.withdrawn {
+					t.Fatalf("%d upgrades, phase %s, withdrawn %q; want %d, %s, %q", len(plan.Upgrades), p.Status.Phase, p.Status.WithdrawnRevision, tc.upgrades, tc.phase, tc.withdrawn)
+				}
+			}
+			aim := rollout.TakeAim(p, r2, []revision.Revision{*r1, *r2, *r3})
+			plan := rollout.Make(aim.Input(fleet.Judge(some("cart", 2, 2), viewAt(100, r2)), nil, builders.At(100)))
+			if aim.Report(&p.Status, &plan); p.Status.Phase != v1alpha1.PhaseComplete || p.Status.WithdrawnRevision != "" {
+				t.Errorf("phase %s, withdrawn %q when all pods are back", p.Status.Phase, p.Status.WithdrawnRevision)
+			}
+		})
+	}
+}
+
+// Somewhere in a large fleet a sidecar always crashes: that must not keep a bad version in all the other pods.
+func TestAPodThatFailsOnTheStableRevisionHoldsUpNoRollback(t *testing.T) {
+	crashing := in("till", builders.Pod("shop", "till-0").Injected(policy, r1).Status("agent", func(s *corev1.ContainerStatus) {
+		s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	}))
+	failed := v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r2.Hash, FailedRevision: r2.Hash, FailureMessage: "1 pods failed"}
+	p, aim := aimAt(failed, nil)
+	plan := rollout.Make(aim.Input(fleet.Judge(append(some("cart", 1, 2), crashing), viewAt(100, r1)), nil, builders.At(100)))
+	if diff := cmp.Diff([]string{"cart-00"}, names(plan)); diff != "" {
+		t.Errorf("put back (-want +got):\n%s", diff)
+	}
+	plan = rollout.Make(aim.Input(fleet.Judge(append(deployment("cart", 2), crashing), viewAt(100, r1)), nil, builders.At(100)))
+	if aim.Report(&p.Status, &plan); p.Status.Phase != v1alpha1.PhaseRolledBack {
+		t.Errorf("phase %s when no pod runs the failed revision, want %s", p.Status.Phase, v1alpha1.PhaseRolledBack)
+	}
+}
+
+// What comes late to the stable revision (an exemption ended) waits where others that did so fail.
+func TestPodsThatCameLateAndFailHoldUpOthersThatDo(t *testing.T) {
+	late := in("cart", pod("cart", 9).Upgraded(policy, r2, builders.At(0)).NotReady(builders.At(1)))
+	_, aim := aimAt(v1alpha1.SidecarPolicyStatus{StableRevision: r2.Hash, TargetRevision: r2.Hash}, nil)
+	if got := names(rollout.Make(aim.Input(fleet.Judge(append(deployment("cart", 2), late), viewAt(100, r2)), nil, builders.At(100)))); len(got) > 0 {
+		t.Errorf("upgrades %v, want none", got)
 	}
 }

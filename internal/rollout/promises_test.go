@@ -49,7 +49,7 @@ func (w *world) checkMayMove(policy *simPolicy, p *simPod) {
 	for _, window := range policy.object.Spec.Rollout.Windows {
 		windows = append(windows, schedule.Window{Schedule: window.Schedule, Duration: window.Duration.Duration, TimeZone: window.TimeZone})
 	}
-	if open, _ := schedule.At(windows, w.now); !open && !policy.aim.RollingBack() {
+	if open, _ := schedule.At(windows, w.now); !open && !policy.aim.GoingBack() {
 		w.broken("%s moves pod %s at %s, when no window is open", policy.name, p.pod.Name, w.now)
 	}
 	if w.now.Before(p.exemptUntil) {

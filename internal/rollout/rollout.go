@@ -50,7 +50,7 @@ type Input struct {
 	Disruptions []fleet.Disruption
 	// Stable is the name of the last revision that finished; empty before the first.
 	Stable string
-	// RollingBack: the target is the stable revision because another one has failed.
+	// RollingBack: the target is the stable revision because another one has failed, or was taken back.
 	RollingBack bool
 	// Step is the step that was reached before; nil at the beginning of a roll-out.
 	Step *v1alpha1.StepStatus
@@ -141,7 +141,7 @@ func Make(in Input) Plan {
 	plan := Plan{Target: in.Target.Hash, RollingBack: in.RollingBack, Summary: summarize(in)}
 	s := &plan.Summary
 	s.Hold, s.OpensAt = holdReason(&in, s)
-	if s.Rolling {
+	if s.Rolling && (in.Step != nil || !s.held()) { // what is held begins later, with its dry runs
 		plan.Step = walk(&in, s)
 	}
 	if s.FailedRevision != "" { // the analysis may have found that
@@ -190,7 +190,7 @@ func holdReason(in *Input, s *Summary) (v1alpha1.Reason, time.Time) {
 	switch {
 	case s.FailedRevision != "":
 		return v1alpha1.ReasonUpgradeFailed, time.Time{}
-	case in.NotAccepted:
+	case in.NotAccepted && !in.RollingBack:
 		return v1alpha1.ReasonNotAccepted, time.Time{}
 	case s.Waiting() == 0:
 		return "", time.Time{}
@@ -206,6 +206,9 @@ func holdReason(in *Input, s *Summary) (v1alpha1.Reason, time.Time) {
 	}
 	return "", time.Time{}
 }
+
+// held says whether the roll-out may not go on. With OnDelete it does, though not by us.
+func (s *Summary) held() bool { return s.Hold != "" && s.Hold != v1alpha1.ReasonOnDelete }
 
 func windows(spec *v1alpha1.RolloutSpec) []schedule.Window {
 	list := make([]schedule.Window, len(spec.Windows))
@@ -243,10 +246,11 @@ func (c *chooser) choose() {
 	}
 }
 
-// othersFail: pods that fail on the stable revision say that something else is wrong.
+// othersFail: pods that were brought to the stable revision and fail there say that something else is wrong. What is taken
+// back must go all the same, from healthy pods too; there the budgets are what bounds the harm.
 func (c *chooser) othersFail(pod *fleet.PodState) bool {
 	s := &c.plan.Summary
-	return pod.Available && !s.Rolling && s.Counts.Failed > 0
+	return pod.Available && !s.Rolling && !c.in.RollingBack && s.broughtToFail > 0
 }
 
 // take moves one pod the next bit of its way, or says what does not allow it.

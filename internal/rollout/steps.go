@@ -139,7 +139,8 @@ func (g *gate) wants(pod *fleet.PodState) bool {
 }
 
 // walk moves a roll-out along its steps, as far as it may go now. It returns the step that is
-// reached, and notes in the summary what the step waits for.
+// reached, and notes in the summary what the step waits for. One that is held is still watched and
+// measured: what was started may turn out to be bad at any time.
 func walk(in *Input, s *Summary) *v1alpha1.StepStatus {
 	steps := in.Spec.EffectiveSteps()
 	if len(in.Spec.Steps) == 0 {
@@ -149,13 +150,13 @@ func walk(in *Input, s *Summary) *v1alpha1.StepStatus {
 	for {
 		step := &steps[*at.Index]
 		last := int(*at.Index) == len(steps)-1
-		if s.Hold != "" || !reached(in, s, steps, at, last) {
+		if s.FailedRevision != "" || (s.held() && s.exposed == 0) || !reached(in, s, steps, at, last) {
 			return at
 		}
 		if at.UpdatedAt == nil {
 			at.UpdatedAt = &metav1.Time{Time: in.Now}
 		}
-		if s.exposed > 0 && !s.mayLeave(in, step, at) {
+		if (s.exposed > 0 && !s.mayLeave(in, step, at)) || s.held() {
 			return at
 		}
 		if last {

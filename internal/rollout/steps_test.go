@@ -12,8 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/analysis"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
@@ -409,5 +411,109 @@ func TestARolloutBeginsWithDryRuns(t *testing.T) {
 	}
 	if len(plan.Upgrades) > 0 || plan.Requeue > time.Second {
 		t.Errorf("%d upgrades, requeue %s; want none, at once", len(plan.Upgrades), plan.Requeue)
+	}
+}
+
+// A roll-out that was held from its beginning (a template that was applied at noon, with a window at night) has not
+// begun: its dry runs are still to come.
+func TestARolloutThatIsHeldBeginsWithDryRunsToo(t *testing.T) {
+	for name, hold := range map[string]func(*v1alpha1.RolloutSpec){
+		"paused": func(s *v1alpha1.RolloutSpec) { s.Paused = true },
+		"frozen": func(s *v1alpha1.RolloutSpec) {
+			s.Windows = []v1alpha1.Window{{Schedule: "0 22 * * *", Duration: metav1.Duration{Duration: time.Hour}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			input := inputAt(100, threeSteps().With(hold), deployment("cart", 3))
+			input.Stable = r1.Hash
+			held := rollout.Make(input)
+			if held.Step != nil || len(held.Tries) > 0 {
+				t.Errorf("step %+v with %d dry runs while it is held, want none", held.Step, len(held.Tries))
+			}
+			input.Spec, input.Step = threeSteps().Obj(), held.Step
+			if plan := rollout.Make(input); len(plan.Tries) == 0 || len(plan.Upgrades) > 0 {
+				t.Errorf("%d dry runs and %d upgrades after that, want dry runs first", len(plan.Tries), len(plan.Upgrades))
+			}
+		})
+	}
+}
+
+// With OnDelete nobody but the one who deletes them chooses pods: a step by a number could not be filled, and new pods would
+// get the stable revision for ever. Steps by labels hold as ever.
+func TestOnDeleteGivesNewPodsTheTarget(t *testing.T) {
+	canary := v1alpha1.Step{Name: "canary", PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"canary": "true"}}}
+	labelled := rollout.Place{Labels: map[string]string{"canary": "true"}}
+	for _, tc := range []struct {
+		name           string
+		steps          []v1alpha1.Step
+		members        []fleet.Member
+		canary, others string
+	}{
+		{"by default", nil, deployment("cart", 200), r2.Hash, r2.Hash},
+		{"a step by a number", threeSteps().Obj().Steps, deployment("cart", 3), r2.Hash, r2.Hash},
+		{"a step by labels", []v1alpha1.Step{canary, builders.Step("half", "50%", 0), builders.Step("fleet", "100%", 0)},
+			append(deployment("cart", 3), in("cart", pod("cart", 9).Label("canary", "true"))), r2.Hash, r1.Hash},
+		{"after it", []v1alpha1.Step{canary, builders.Step("half", "50%", 0), builders.Step("fleet", "100%", 0)},
+			append(deployment("cart", 3), in("cart", builders.Pod("shop", "cart-09").Label("canary", "true").Injected(policy, r2))), r2.Hash, r2.Hash},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := &v1alpha1.SidecarPolicy{}
+			p.Spec.Rollout = *builders.Rollout().Method(v1alpha1.MethodOnDelete).Steps(tc.steps...).Obj()
+			p.Status = v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r2.Hash}
+			aim := rollout.TakeAim(p, r2, []revision.Revision{*r1, *r2})
+			plan := rollout.Make(aim.Input(fleet.Judge(tc.members, viewAt(100, r2)), nil, builders.At(100)))
+			aim.Report(&p.Status, &plan)
+			if len(plan.Upgrades)+len(plan.Tries) > 0 || p.Status.Phase != v1alpha1.PhasePaused {
+				t.Errorf("phase %s with %d upgrades and %d dry runs, want %s with none", p.Status.Phase, len(plan.Upgrades), len(plan.Tries), v1alpha1.PhasePaused)
+			}
+			if got := rollout.RevisionFor(p, labelled); got != tc.canary {
+				t.Errorf("a new canary gets %s, want %s", got, tc.canary)
+			}
+			if got := rollout.RevisionFor(p, rollout.Place{}); got != tc.others {
+				t.Errorf("another new pod gets %s, want %s", got, tc.others)
+			}
+		})
+	}
+}
+
+// What runs the target while the roll-out is held is watched and measured, and nothing new is begun.
+func TestAHeldRolloutIsStillMeasured(t *testing.T) {
+	for name, hold := range map[string]func(*v1alpha1.RolloutSpec){
+		"paused": func(s *v1alpha1.RolloutSpec) { s.Paused = true },
+		"frozen": func(s *v1alpha1.RolloutSpec) {
+			s.Windows = []v1alpha1.Window{{Schedule: "0 22 * * *", Duration: metav1.Duration{Duration: time.Hour}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := threeSteps().With(hold)
+			plan := rollout.Make(rolling(spec, at(0, "one", 0), some("cart", 1, 4)))
+			if plan.Step.Name != "one" || len(plan.Upgrades) > 0 {
+				t.Errorf("step %s with %d upgrades after the soak, want one with none", plan.Step.Name, len(plan.Upgrades))
+			}
+			spec.With(func(s *v1alpha1.RolloutSpec) {
+				s.Analysis = []v1alpha1.AnalysisQuery{{Name: "errors", SuccessCondition: "result < 1",
+					Prometheus: v1alpha1.PrometheusQuery{Address: "http://prometheus", Query: "scalar(errors)"}}}
+			})
+			plan = rollout.Make(rolling(spec, at(0, "one", 90), some("cart", 1, 4)))
+			if len(plan.Summary.Analysis.Due) != 1 {
+				t.Fatalf("%d queries are due, want 1", len(plan.Summary.Analysis.Due))
+			}
+			input := rolling(spec, plan.Step, some("cart", 1, 4))
+			input.Measurements = []analysis.Measurement{{Subject: plan.Step.Analysis[0].Subject, Result: analysis.ResultFailed, At: builders.At(100)}}
+			if failed := rollout.Make(input).Summary.FailedRevision; failed != r2.Hash {
+				t.Errorf("the failed revision is %q, want %s", failed, r2.Hash)
+			}
+		})
+	}
+}
+
+// Whoever writes something that can't be carried out while a bad version is taken back must not keep it in the fleet.
+func TestASpecThatIsNotAcceptedHoldsARolloutButNotARollback(t *testing.T) {
+	for back, want := range map[bool]v1alpha1.Reason{false: v1alpha1.ReasonNotAccepted, true: ""} {
+		input := inputAt(100, builders.Rollout(), deployment("cart", 1))
+		input.NotAccepted, input.RollingBack = true, back
+		if plan := rollout.Make(input); plan.Summary.Hold != want || (len(plan.Upgrades) > 0) != back {
+			t.Errorf("on the way back %t: hold %q with %d upgrades, want %q", back, plan.Summary.Hold, len(plan.Upgrades), want)
+		}
 	}
 }

@@ -39,6 +39,10 @@ type Summary struct {
 	RefusedOutdated int
 	// exposed pods have the target; of the excused ones nobody knows yet what it does to them.
 	exposed, excused int
+	// broughtToFail pods were upgraded to the target, and fail there.
+	broughtToFail int
+	// goalFailed: the target is the stable revision because the goal has failed.
+	goalFailed bool
 	// Refused pods are those whose update the API server does not take.
 	Refused int
 	// Starting is how many upgrades the plan starts.
@@ -85,7 +89,10 @@ func (s *Summary) Finished() bool {
 	if s.Waiting() > 0 || s.Replacing > 0 || s.Updating > 0 || s.FailedRevision != "" {
 		return false
 	}
-	return (s.Rolling && s.StepsDone) || (!s.Rolling && s.Counts.Failed == 0)
+	if s.Rolling {
+		return s.StepsDone
+	}
+	return s.Counts.Failed == 0 || s.goalFailed // with what fails on the stable revision, the failed one has nothing to do
 }
 
 func summarize(in Input) Summary {
@@ -99,6 +106,7 @@ func summarize(in Input) Summary {
 	s.WithinBudget = int(s.Counts.Unavailable) <= in.Spec.MaxUnavailable(v1alpha1.PerFleet, int(s.Counts.Selected))
 	s.Unhealthy = worst(troubles)
 	s.Rolling = in.Target.Hash != in.Stable
+	s.goalFailed = in.Failed != "" && in.Failed != in.Target.Hash
 	if recreates(in.Spec) && (s.Rolling || in.RollingBack) {
 		s.Replacing = len(in.Vacancies)
 	}
@@ -173,6 +181,7 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	c.Ready += one(pod.Available)
 	c.Updated += one(pod.Updated())
 	c.Failed += one(FailedOnTarget(pod))
+	s.broughtToFail += int(one(FailedOnTarget(pod) && !pod.UpgradedAt.IsZero()))
 	c.Drifted += one(pod.Drifted)
 	c.Stale += one(pod.Stale != "")
 	c.Exempt += one(pod.Exempt)

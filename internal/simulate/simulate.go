@@ -135,8 +135,11 @@ func (w *world) plan() rollout.Plan {
 // note writes down what the plan does in its step, and approves where that is waited for.
 func (w *world) note(plan *rollout.Plan) {
 	name := "rollout" // what has no steps is put right at once
-	if plan.Step != nil {
+	switch {
+	case plan.Step != nil:
 		name = plan.Step.Name
+	case plan.Summary.Rolling: // it is held, and begins with the first
+		name = w.policy.Spec.Rollout.EffectiveSteps()[0].Name
 	}
 	stages := w.story.Stages
 	if len(stages) == 0 || stages[len(stages)-1].Name != name {
