@@ -247,9 +247,22 @@ func (r *SidecarPolicyReconciler) nodes(ctx context.Context) (map[string]fleet.N
 		if node.NoResize == "" {
 			node.NoResize = noResize("its node's kubelet", running)
 		}
+		if ready := readiness(&list.Items[i]); ready != nil {
+			node.Down, node.UpSince = ready.Status != corev1.ConditionTrue, ready.LastTransitionTime.Time
+		}
 		nodes[list.Items[i].Name] = node
 	}
 	return nodes, nil
+}
+
+// readiness is what a node's kubelet says of it, and the node controller where the kubelet says nothing; nil where neither does yet.
+func readiness(node *corev1.Node) *corev1.NodeCondition {
+	for i := range node.Status.Conditions {
+		if node.Status.Conditions[i].Type == corev1.NodeReady {
+			return &node.Status.Conditions[i]
+		}
+	}
+	return nil
 }
 
 // noResize says that a component is too old to resize containers; empty where it is not, or can't be told.

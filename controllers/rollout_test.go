@@ -126,6 +126,39 @@ var _ = Describe("A new image", func() {
 		Expect(w.patches()).To(Equal(w.podNames()))
 	})
 
+	It("does not blame the version for a node that goes away in the middle, and goes on when it is back", func() {
+		w := newReadyWorld(budgets("1", "100%"))
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: w.name}}
+		Expect(server.Client.Create(ctx, node)).To(Succeed())
+		DeferCleanup(func() { Expect(server.Client.Delete(ctx, node)).To(Succeed()) })
+		says := func(ready corev1.ConditionStatus) {
+			node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: ready, LastTransitionTime: metav1.NewTime(w.clock.Now())}}
+			Expect(server.Client.Status().Update(ctx, node)).To(Succeed())
+		}
+		says(corev1.ConditionTrue)
+		owner := w.newReplicaSet("web0")
+		for i := range 2 {
+			w.newPod(fmt.Sprintf("web0-%d", i), ownedBy(owner), func(p *corev1.Pod) { p.Spec.NodeName = node.Name })
+		}
+		w.kubelet.sync(w.pods())
+		w.settle()
+		w.forgetWrites()
+
+		w.setImage("agent:v2")
+		w.settle()
+		Expect(w.patches()).To(HaveLen(1))
+		says(corev1.ConditionUnknown)
+		w.clock.Step(301 * time.Second)
+		w.settle()
+		Expect(w.patches()).To(HaveLen(1), "nobody would act on another")
+		Expect(w.status().FailedRevision).To(BeEmpty())
+		Expect(w.condition(v1alpha1.ConditionProgressing).Message).To(ContainSubstring("1 pods are on nodes that are not ready"))
+
+		says(corev1.ConditionTrue)
+		w.rollOut(func() {})
+		Expect(w.patches()).To(Equal(w.podNames()))
+	})
+
 	It("waits for a pod that is down already, and upgrades that one first", func() {
 		w := newReadyWorld(budgets("1", "100%"))
 		w.newFleet(1, 3)

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -64,6 +65,7 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 		Watches(&appsv1.Deployment{}, gathered(r.allPolicies), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		Watches(&appsv1.StatefulSet{}, gathered(r.allPolicies), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		Watches(&appsv1.DaemonSet{}, gathered(r.allPolicies), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
+		Watches(&corev1.Node{}, gathered(r.allPolicies), builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeWentOrCame})).
 		Watches(&policyv1.PodDisruptionBudget{}, gathered(r.allPolicies)).
 		Watches(&corev1.Secret{}, gathered(r.allPolicies), builder.WithPredicates(only(o.secretKey()))).
 		Watches(&appsv1.ControllerRevision{}, gathered(policyOfLabel)).
@@ -73,6 +75,13 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 		// the one before it wrote.
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
 		Complete(r)
+}
+
+// nodeWentOrCame says whether an update of a node is more than its heartbeat.
+func nodeWentOrCame(e event.UpdateEvent) bool {
+	before, one := e.ObjectOld.(*corev1.Node)
+	after, two := e.ObjectNew.(*corev1.Node)
+	return one && two && !equality.Semantic.DeepEqual(readiness(before), readiness(after))
 }
 
 // toPolicies names the policies that an object matters to.

@@ -129,7 +129,7 @@ func (s *PodStripper) stripContainerStatus(c *corev1.ContainerStatus) {
 	}
 }
 
-// StripNode is a cache transform: of a node it leaves what prefetching looks at. Images
+// StripNode is a cache transform: of a node it leaves what prefetching and judging pods look at. Images
 // are kept only where they prove something, since they are the bulk of it.
 func StripNode(object any) (any, error) {
 	node, ok := object.(*corev1.Node)
@@ -144,7 +144,7 @@ func StripNode(object any) (any, error) {
 	}
 	for i := range node.Status.Conditions {
 		if c := &node.Status.Conditions[i]; c.Type == corev1.NodeReady {
-			stripped.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status}}
+			stripped.Status.Conditions = []corev1.NodeCondition{{Type: c.Type, Status: c.Status, LastTransitionTime: c.LastTransitionTime}}
 		}
 	}
 	if !prefetch.Supports(kubelet) {

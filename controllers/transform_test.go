@@ -16,13 +16,14 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
 
-var _ = DescribeTable("A cached node keeps what prefetching looks at", func(kubelet string, images int) {
+var _ = DescribeTable("A cached node keeps what prefetching and judging pods look at", func(kubelet string, images int) {
+	since := metav1.NewTime(builders.At(1))
 	node := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n1", ResourceVersion: "7", Labels: map[string]string{"zone": "a"}, Annotations: map[string]string{"a": "b"}},
 		Spec:       corev1.NodeSpec{PodCIDR: "10.0.0.0/24"},
 		Status: corev1.NodeStatus{
 			NodeInfo:   corev1.NodeSystemInfo{KubeletVersion: kubelet, MachineID: "x"},
-			Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue, Message: "x"}},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeDiskPressure}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: since, LastHeartbeatTime: metav1.Now(), Message: "x"}},
 			Images:     []corev1.ContainerImage{{Names: []string{"agent:1"}, SizeBytes: 5}},
 		},
 	}
@@ -32,7 +33,7 @@ var _ = DescribeTable("A cached node keeps what prefetching looks at", func(kube
 		ObjectMeta: metav1.ObjectMeta{Name: "n1", ResourceVersion: "7", Labels: map[string]string{"zone": "a"}},
 		Status: corev1.NodeStatus{
 			NodeInfo:   corev1.NodeSystemInfo{KubeletVersion: kubelet},
-			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
+			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastTransitionTime: since}},
 		},
 	}
 	if images > 0 {

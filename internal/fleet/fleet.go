@@ -77,6 +77,9 @@ type Node struct {
 	OldKubelet string
 	// NoResize says why the resources of containers can't be changed there; empty where they can.
 	NoResize string
+	// Down: its kubelet is not ready, or does not answer. UpSince is when it last became ready; zero where that is not known.
+	Down    bool
+	UpSince time.Time
 }
 
 // Refusal is an update of a pod that the API server did not take.
@@ -265,6 +268,7 @@ func (p *PodState) judgeSidecars(injected *v1alpha1.InjectionRecord, view *View,
 	p.OnTarget = len(p.Images) == 0 && (label == view.Target.Hash || p.Given == view.Target.Hash)
 	p.Drifted = drifted(pod, injected.Sidecars, p.Given, view.Revisions)
 	p.Verdict = judge(pod, view.Policy, injected.Containers(), upgrade, view)
+	p.judgeByNode(injected.Containers(), upgrade, view)
 	p.Downtime = downtime(pod, upgrade, view.Target.Hash)
 	if view.Watching {
 		p.Verdict = watch(p, injected.Sidecars, upgrade, view)

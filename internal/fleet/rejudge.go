@@ -76,5 +76,5 @@ func (p *PodState) standsFor(m *Member) bool {
 
 // alike says whether a pod is judged alike on both nodes.
 func (n *Node) alike(o *Node) bool {
-	return n.OldKubelet == o.OldKubelet && n.NoResize == o.NoResize && n.Labels[corev1.LabelOSStable] == o.Labels[corev1.LabelOSStable]
+	return n.OldKubelet == o.OldKubelet && n.NoResize == o.NoResize && n.Down == o.Down && n.UpSince.Equal(o.UpSince) && n.Labels[corev1.LabelOSStable] == o.Labels[corev1.LabelOSStable]
 }

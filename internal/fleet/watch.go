@@ -16,7 +16,7 @@ import (
 // rolled out: a version that gets ready and crashes some seconds later, or takes its app
 // down, has failed.
 func watch(state *PodState, sidecars []string, upgrade *v1alpha1.UpgradeRecord, view *View) Verdict {
-	if state.Verdict.State == Failed || (state.Outdated() && !state.OnTarget) {
+	if state.Verdict.State == Failed || state.Node.Down || (state.Outdated() && !state.OnTarget) {
 		return state.Verdict
 	}
 	health := view.health(view.Policy)
@@ -44,7 +44,7 @@ func watchNewborn(state *PodState, health *v1alpha1.HealthSpec, now time.Time) V
 	if !state.OnTarget || state.Stale != "" || !state.Owner.Settled || !ptr.Deref(health.GuardApp, true) || isTrue(podCondition(state.Pod, corev1.ContainersReady)) {
 		return state.Verdict
 	}
-	if end := state.Pod.CreationTimestamp.Add(health.ProgressDeadline()); now.Before(end) {
+	if end := state.Node.since(state.Pod.CreationTimestamp.Time).Add(health.ProgressDeadline()); now.Before(end) {
 		return Verdict{State: Updating, Message: "the pod was created with the revision, and is not ready yet", Recheck: end}
 	}
 	if state.Verdict.State == Starting {
@@ -97,7 +97,8 @@ func upgradeRestarts(pod *corev1.Pod, name string, upgrade *v1alpha1.UpgradeReco
 func watchApp(state *PodState, policy string, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
 	for i := range state.Pod.Status.ContainerStatuses {
 		status := &state.Pod.Status.ContainerStatuses[i]
-		if status.RestartCount > upgrade.Restarts[status.Name] && !inject.InjectedNames(state.Pod)[status.Name] {
+		restarted := status.RestartCount > upgrade.Restarts[status.Name] && !state.Node.restartedByNode(status, upgrade.At.Time)
+		if restarted && !inject.InjectedNames(state.Pod)[status.Name] {
 			return failed(v1alpha1.ReasonAppRestarted, "container %q of the app restarted after the upgrade of its sidecar", status.Name)
 		}
 	}
@@ -105,7 +106,11 @@ func watchApp(state *PodState, policy string, upgrade *v1alpha1.UpgradeRecord, h
 	if !upgrade.WasReady || state.Verdict.State != Settled || ready == nil || isTrue(ready) {
 		return state.Verdict
 	}
-	if end := ready.LastTransitionTime.Add(health.MinReady()); now.Before(end) {
+	end := ready.LastTransitionTime.Add(health.MinReady())
+	if lost := ready.LastTransitionTime.Time; state.Node.since(lost).After(lost) { // its app has to start again
+		end = state.Node.UpSince.Add(health.ProgressDeadline())
+	}
+	if now.Before(end) {
 		return Verdict{State: Settled, Recheck: end}
 	}
 	return failed(v1alpha1.ReasonAppNotReady, "the pod lost readiness after the upgrade of its sidecar")

@@ -180,7 +180,9 @@ func TestARolloutThatIsTakenBackIsARollback(t *testing.T) {
 	failed := rolling
 	failed.FailedRevision, failed.Step = r3.Hash, nil
 	complete := v1alpha1.SidecarPolicyStatus{StableRevision: r2.Hash, TargetRevision: r2.Hash}
-	closed := func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout = *builders.Rollout().Window("0 22 * * *", time.Hour).Obj() }
+	closed := func(p *v1alpha1.SidecarPolicy) {
+		p.Spec.Rollout = *builders.Rollout().Window("0 22 * * *", time.Hour).Obj()
+	}
 	for _, tc := range []struct {
 		name      string
 		status    v1alpha1.SidecarPolicyStatus

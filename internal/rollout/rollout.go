@@ -244,6 +244,9 @@ func (c *chooser) choose() {
 			c.plan.Summary.blocked(refusal)
 		}
 	}
+	if away := c.plan.Summary.away; away > 0 {
+		c.plan.Summary.blocked(fmt.Sprintf("%d pods are on nodes that are not ready", away))
+	}
 }
 
 // othersFail: pods that were brought to the stable revision and fail there say that something else is wrong. What is taken
@@ -367,7 +370,7 @@ func (c *chooser) rank(pod *fleet.PodState) int {
 }
 
 func startable(pod *fleet.PodState, in *Input) bool {
-	return pod.Injected && !pod.Exempt && wayOf(pod, in.Spec) != none && !pod.Busy &&
+	return pod.Injected && !pod.Exempt && !pod.Node.Down && wayOf(pod, in.Spec) != none && !pod.Busy &&
 		(pod.Refusal == nil || !in.Now.Before(pod.Refusal.Until))
 }
 

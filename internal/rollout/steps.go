@@ -208,11 +208,12 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 	if at.UpdatedAt != nil && !last {
 		return true
 	}
-	if step := &steps[*at.Index]; step.UpTo == nil && s.Waiting() > 0 && emptyStep(in, step) {
-		return s.mayPass(in, step)
+	step := &steps[*at.Index]
+	if step.UpTo == nil && s.Waiting() > 0 && emptyStep(in, step) {
+		return s.mayPass(in, step, "selects no pod that can be upgraded: correct its selectors")
 	}
 	if s.exposed == 0 {
-		return nothingToProve(in, s, at, last)
+		return nothingToProve(in, s, step, at, last)
 	}
 	if last {
 		return s.Waiting() == s.RefusedOutdated && s.Updating == 0
@@ -228,27 +229,34 @@ func emptyStep(in *Input, step *v1alpha1.Step) bool {
 	})
 }
 
-// mayPass: an author who wrote a canary and misspelled its label must not get a fleet without one.
-func (s *Summary) mayPass(in *Input, step *v1alpha1.Step) bool {
+// mayPass: an author who wrote a canary and misspelled its label must not get a fleet without one, nor one whose canary was
+// scaled away.
+func (s *Summary) mayPass(in *Input, step *v1alpha1.Step, why string) bool {
 	name := in.Target.Hash + "/" + step.Name
 	if in.Promoted == name {
 		return true
 	}
-	s.blocked(fmt.Sprintf("step %s selects no pod that can be upgraded: correct its selectors, or go on without it: kubectl annotate --overwrite sidecarpolicy/%s %s=%s",
-		step.Name, in.Policy, v1alpha1.PromoteAnnotation, name))
+	s.blocked(fmt.Sprintf("step %s %s, or go on without it: kubectl annotate --overwrite sidecarpolicy/%s %s=%s",
+		step.Name, why, in.Policy, v1alpha1.PromoteAnnotation, name))
 	return false
 }
 
-// nothingToProve says whether a step that no pod runs has none that will, and may be left for that.
-func nothingToProve(in *Input, s *Summary, at *v1alpha1.StepStatus, last bool) bool {
-	if len(in.Leaving) > 0 || len(at.Recreating) > 0 {
+// nothingToProve says whether a step that no pod runs has none that will, and may be left for that. A roll-out that began
+// with pods waits for new ones when they are gone: a fleet that is scaled to nothing for the night proves nothing.
+func nothingToProve(in *Input, s *Summary, step *v1alpha1.Step, at *v1alpha1.StepStatus, last bool) bool {
+	switch {
+	case len(in.Leaving) > 0 || len(at.Recreating) > 0:
 		return false // the first pods to run it are about to be made
+	case s.Waiting() > 0:
+		return !last && s.Waiting() == s.irreplaceable
+	case in.Step == nil || last:
+		return true
 	}
-	return s.Waiting() == 0 || (!last && s.Waiting() == s.irreplaceable)
+	return s.mayPass(in, step, "has no pod left that could show whether the revision is good: wait for new pods")
 }
 
 // done says whether the pods that the course is about run the target and have been judged. What
-// can't (a pod that refuses, is exempt, does not run yet, or would not be replaced) is not waited for.
+// can't (a pod that refuses, is exempt, does not run yet, is on a node that is away, or would not be replaced) is not waited for.
 func (c *course) done(in *Input, injected int) bool {
 	settled, total := 0, 0
 	for i := range in.Pods {
@@ -275,7 +283,7 @@ func able(pod *fleet.PodState, spec *v1alpha1.RolloutSpec, selected bool) bool {
 	case irreplaceable(pod, spec) && !selected:
 		return false
 	}
-	return wayOf(pod, spec) == none || (pod.Refusal == nil && !pod.Exempt)
+	return wayOf(pod, spec) == none || (pod.Refusal == nil && !pod.Exempt && !pod.Node.Down)
 }
 
 // mayLeave says whether the step has soaked and has the approval that it needs, and notes

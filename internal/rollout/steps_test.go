@@ -68,6 +68,7 @@ func TestRolloutWalksAlongItsSteps(t *testing.T) {
 	exempt := member("cart", 0)
 	exempt.Exempt = true
 	name := r2.Hash + "/one"
+	begins := func(in *rollout.Input) { in.Step = nil }
 	for _, tc := range []struct {
 		name    string
 		spec    *builders.RolloutBuilder
@@ -110,8 +111,8 @@ func TestRolloutWalksAlongItsSteps(t *testing.T) {
 			change: func(in *rollout.Input) { in.Aborted = r2.Hash }, want: "one"},
 		{name: "a pod that refuses is not waited for", spec: threeSteps(), step: at(1, "half", -1), members: append(some("till", 1, 2), refused), want: "fleet", upgrades: 1},
 		{name: "something has to run it", spec: threeSteps(), step: at(0, "one", -1), members: []fleet.Member{refused}, want: "one"},
-		{name: "an exempt pod is not waited for", spec: threeSteps(), members: []fleet.Member{exempt}, want: "fleet", done: true},
-		{name: "no pods", spec: threeSteps(), want: "fleet", done: true},
+		{name: "an exempt pod is not waited for", spec: threeSteps(), members: []fleet.Member{exempt}, change: begins, want: "fleet", done: true},
+		{name: "no pods", spec: threeSteps(), change: begins, want: "fleet", done: true},
 		{name: "default steps of 1,000 pods: 1%", spec: builders.Rollout().Steps(), members: deployment("cart", 1000), want: "one-percent", upgrades: 10},
 		{name: "default steps of 5 pods: 1% is one of them", spec: builders.Rollout().Steps(), members: deployment("cart", 5), want: "one-percent", upgrades: 1},
 		{name: "10% of 5 pods is one of them", spec: builders.Rollout().Steps(), step: at(1, "ten-percent", -1), members: deployment("cart", 5), want: "ten-percent", upgrades: 1},
@@ -515,5 +516,47 @@ func TestASpecThatIsNotAcceptedHoldsARolloutButNotARollback(t *testing.T) {
 		if plan := rollout.Make(input); plan.Summary.Hold != want || (len(plan.Upgrades) > 0) != back {
 			t.Errorf("on the way back %t: hold %q with %d upgrades, want %q", back, plan.Summary.Hold, len(plan.Upgrades), want)
 		}
+	}
+}
+
+// A pod on a node that is away can't be upgraded: it is not touched, said, and waited for at the very end alone.
+func TestPodsOnNodesThatAreAwayAreLeftAlone(t *testing.T) {
+	members := some("cart", 1, 3)
+	members[2].Node.Down = true
+	step := v1alpha1.Step{Name: "cart", PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "cart"}}}
+	spec := builders.Rollout().Steps(step, builders.Step("fleet", "100%", 0))
+	plan := rollout.Make(rolling(spec, nil, members))
+	if diff := cmp.Diff([]string{"cart-01"}, names(plan)); diff != "" {
+		t.Errorf("upgrades (-want +got):\n%s", diff)
+	}
+	if !strings.Contains(plan.Summary.Blocked, "1 pods are on nodes that are not ready") || plan.Requeue == 0 {
+		t.Errorf("blocked %q, looks again in %s", plan.Summary.Blocked, plan.Requeue)
+	}
+	members[1] = upgraded("cart", 1)
+	plan = rollout.Make(rolling(spec, nil, members))
+	if plan.Step.Name != "fleet" || plan.Summary.Finished() {
+		t.Errorf("step %s, finished %t; want the last one, and not finished", plan.Step.Name, plan.Summary.Finished())
+	}
+}
+
+// A fleet that is scaled to nothing in the middle of a roll-out, for the night perhaps, must not find in the morning that the
+// revision is the stable one.
+func TestARolloutIsNotCompleteBecauseItsPodsAreGone(t *testing.T) {
+	begun := inputAt(100, threeSteps(), nil)
+	begun.Stable = r1.Hash
+	if plan := rollout.Make(begun); !plan.Summary.Finished() {
+		t.Errorf("a roll-out over a fleet that never had pods is not complete: %+v", plan.Summary)
+	}
+	input := rolling(threeSteps(), at(0, "one", 90), nil)
+	plan := rollout.Make(input)
+	if plan.Summary.Finished() || plan.Step.Name != "one" || plan.Step.UpdatedAt != nil || !strings.Contains(plan.Summary.Blocked, "has no pod left") {
+		t.Errorf("finished %t at step %s, blocked %q", plan.Summary.Finished(), plan.Step.Name, plan.Summary.Blocked)
+	}
+	if again := rollout.Make(rolling(threeSteps(), plan.Step, deployment("cart", 4))); len(again.Upgrades) != 1 || again.Step.Name != "one" {
+		t.Errorf("%d upgrades in step %s when there are pods again, want 1 in the first", len(again.Upgrades), again.Step.Name)
+	}
+	input.Promoted = r2.Hash + "/one"
+	if plan := rollout.Make(input); plan.Step.Name != "half" {
+		t.Errorf("step %s after a promotion, want the next", plan.Step.Name)
 	}
 }

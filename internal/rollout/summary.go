@@ -39,6 +39,8 @@ type Summary struct {
 	RefusedOutdated int
 	// exposed pods have the target; of the excused ones nobody knows yet what it does to them.
 	exposed, excused int
+	// away are pods that wait for their nodes to be ready.
+	away int
 	// broughtToFail pods were upgraded to the target, and fail there.
 	broughtToFail int
 	// goalFailed: the target is the stable revision because the goal has failed.
@@ -189,6 +191,7 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	s.Outdated += int(one(!pod.Exempt && way == inPlace))
 	s.Evictable += int(one(!pod.Exempt && way == evict))
 	s.irreplaceable += int(one(!pod.Exempt && irreplaceable(pod, spec)))
+	s.away += int(one(!pod.Exempt && way != none && pod.Node.Down))
 	s.exposed += int(one(pod.OnTarget))
 	s.excused += int(one(pod.OnTarget && pod.Excused))
 	s.RefusedOutdated += int(one(!pod.Exempt && way != none && pod.Refusal != nil))

@@ -27,6 +27,8 @@ func (p *Plan) Why(in Input, pod *fleet.PodState) (v1alpha1.Reason, string) {
 		return s.Hold, s.HeldBy()
 	case pod.Busy:
 		return v1alpha1.ReasonRollingOut, "another policy is in the middle of upgrading it"
+	case pod.Node.Down:
+		return v1alpha1.ReasonRollingOut, "its node is not ready"
 	case len(p.Tries) > 0:
 		return v1alpha1.ReasonRollingOut, "one pod of each workload is tried as a dry run first"
 	}
