@@ -31,7 +31,8 @@ import (
 // cache and never changed.
 func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	view := &fleet.View{Policy: p.policy.Name, Target: p.aim.Target, Revisions: p.revisions, Records: &r.records, Now: p.now,
-		Since: p.policy.CreationTimestamp.Time, RestartedAt: p.policy.Spec.Template.RestartedAt, Contents: p.contents, Watching: p.aim.Watching()}
+		Since: p.policy.CreationTimestamp.Time, RestartedAt: p.policy.Spec.Template.RestartedAt, Contents: p.contents,
+		Watching: p.aim.Watching(), WatchedSince: p.aim.WatchedSince(p.now)}
 	var err error
 	if view.Health, err = r.healthOfAll(ctx); err != nil {
 		return err

@@ -198,8 +198,12 @@ func stopped(p *pass) string {
 	if revision == "" {
 		revision, why = p.plan.Summary.FailedRevision, p.plan.Summary.FailureMessage
 	}
-	return fmt.Sprintf("revision %[1]s failed (%[2]s); write a good image, or the previous one, into spec.template, or try it again: kubectl annotate --overwrite sidecarpolicy/%[3]s %[4]s=%[1]s",
-		revision, why, p.policy.Name, v1alpha1.RetryAnnotation)
+	again := v1alpha1.RetryAnnotation + "=" + revision
+	if p.policy.Annotations[v1alpha1.AbortAnnotation] == revision {
+		again += " " + v1alpha1.AbortAnnotation + "-"
+	}
+	return fmt.Sprintf("revision %s failed (%s); write a good image, or the previous one, into spec.template, or try it again: kubectl annotate --overwrite sidecarpolicy/%s %s",
+		revision, why, p.policy.Name, again)
 }
 
 func available(s *rollout.Summary) finding {

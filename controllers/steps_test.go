@@ -91,6 +91,17 @@ var _ = Describe("Steps", func() {
 		w.settle()
 		Expect(w.status().Phase).To(Equal(v1alpha1.PhaseRolledBack))
 		Expect(w.status().FailureMessage).To(ContainSubstring("aborted"))
+
+		By("asking for a retry, which waits until nobody wants it aborted any more")
+		w.annotate(v1alpha1.RetryAnnotation, target)
+		w.settle()
+		Expect(w.status().Phase).To(Equal(v1alpha1.PhaseRolledBack))
+		Expect(w.status().HandledRetry).To(BeEmpty())
+		Expect(w.condition(v1alpha1.ConditionDegraded).Message).To(ContainSubstring(v1alpha1.RetryAnnotation + "=" + target + " " + v1alpha1.AbortAnnotation + "-"))
+		w.annotate(v1alpha1.AbortAnnotation, "")
+		w.settle()
+		Expect(w.status().Step).To(HaveValue(HaveField("Name", "canary")))
+		Expect(w.status().FailedRevision).To(BeEmpty())
 	})
 
 	It("take changes in the middle at once, and don't begin again", func() {

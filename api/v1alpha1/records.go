@@ -130,8 +130,13 @@ type UpgradeRecord struct {
 	// Those that had none are left out.
 	Restarts map[string]int32 `json:"restarts,omitempty"`
 	// WasReady says whether the pod was Ready before the upgrade. One that was
-	// not is not required to get Ready by it.
+	// not, or whose app was crashing, is not required to get Ready by it.
 	WasReady bool `json:"wasReady"`
+	// Crashing names the containers of the app that crashed again and again before the upgrade. That they
+	// go on to says nothing of it.
+	Crashing []string `json:"crashing,omitempty"`
+	// WasFailing says whether the sidecars failed before the upgrade already, on the stable revision.
+	WasFailing bool `json:"wasFailing,omitempty"`
 }
 
 // ParseInjectionRecord reads a pod's InjectionRecord for a policy. It is nil

@@ -918,6 +918,10 @@ type StepStatus struct {
 	// startedAt is when the step began.
 	// +required
 	StartedAt metav1.Time `json:"startedAt,omitzero"`
+	// rolloutStartedAt is when the roll-out began, or was tried again. What became before of pods that had the
+	// target already is not held against it.
+	// +optional
+	RolloutStartedAt *metav1.Time `json:"rolloutStartedAt,omitempty"`
 	// updatedAt is when the last pod of the step had been judged healthy, and the soak began.
 	// +optional
 	UpdatedAt *metav1.Time `json:"updatedAt,omitempty"`

@@ -920,6 +920,10 @@ func (in *StepStatus) DeepCopyInto(out *StepStatus) {
 		**out = **in
 	}
 	in.StartedAt.DeepCopyInto(&out.StartedAt)
+	if in.RolloutStartedAt != nil {
+		in, out := &in.RolloutStartedAt, &out.RolloutStartedAt
+		*out = (*in).DeepCopy()
+	}
 	if in.UpdatedAt != nil {
 		in, out := &in.UpdatedAt, &out.UpdatedAt
 		*out = (*in).DeepCopy()

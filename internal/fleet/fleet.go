@@ -106,8 +106,9 @@ type View struct {
 	RestartedAt *metav1.Time
 	Contents    map[string]Content
 	// Watching: the target is being rolled out, and pods that were upgraded to it are held to
-	// HealthSpec's MaxRestarts, GuardApp and MaxSidecarDowntimeSeconds.
-	Watching bool
+	// HealthSpec's MaxRestarts, GuardApp and MaxSidecarDowntimeSeconds, where they got it after WatchedSince.
+	Watching     bool
+	WatchedSince time.Time
 	// Since is when the policy was created.
 	Since time.Time
 	// Records remembers what the records on pods say, from one judgement to the next. May be nil.
@@ -151,6 +152,8 @@ type PodState struct {
 	Downtime time.Duration
 	// UpgradedAt is when the pod was last upgraded in place; zero where it never was.
 	UpgradedAt time.Time
+	// WasFailing: the pod's sidecars failed before its upgrade to the target already, on the stable revision.
+	WasFailing bool
 	// Excused: the pod is not ready, and another policy's upgrade may be the cause.
 	Excused bool
 	// Available: the pod is Ready, and no policy's upgrade of it is unsettled.
@@ -254,7 +257,7 @@ func (p *PodState) judgeSidecars(injected *v1alpha1.InjectionRecord, view *View,
 	upgrade := excused(pod, held, view)
 	p.Excused = upgrade != held
 	if upgrade != nil {
-		p.UpgradedAt = upgrade.At.Time
+		p.UpgradedAt, p.WasFailing = upgrade.At.Time, upgrade.WasFailing && upgrade.Revision == view.Target.Hash
 	}
 	label := view.Records.revision(pod, view.Policy)
 	p.Label, p.Born, p.Given = label, injected.Revision, given(label, upgrade)

@@ -50,6 +50,8 @@ func TestRejudgeSeesWhatHasChanged(t *testing.T) {
 		{"the configuration", running, viewAt(100, restart, r1), func(v *fleet.View) { v.Contents = contents(5) },
 			func(v *fleet.View, _ *fleet.Member) { v.Contents = contents(50) }},
 		{"a roll-out begins", newborn, viewAt(500, r2, r1), late, func(v *fleet.View, _ *fleet.Member) { v.Watching = true }},
+		{"a roll-out is tried again", newborn.Clone().With(func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(builders.At(1)) }), viewAt(500, r2, r1), rollout,
+			func(v *fleet.View, _ *fleet.Member) { v.WatchedSince = builders.At(490) }},
 		{"the node is away", upgraded(), viewAt(500, r2, r1), late, func(_ *fleet.View, m *fleet.Member) { m.Node.Down = true }},
 		{"the node is back", upgraded(), viewAt(500, r2, r1), late, func(_ *fleet.View, m *fleet.Member) { m.Node.UpSince = builders.At(490) }},
 		{"the owner is at rest", newborn, viewAt(500, r2, r1), rollout, func(_ *fleet.View, m *fleet.Member) { m.Owner.Settled = false }},

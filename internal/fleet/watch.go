@@ -1,7 +1,9 @@
 package fleet
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,19 +18,29 @@ import (
 // rolled out: a version that gets ready and crashes some seconds later, or takes its app
 // down, has failed.
 func watch(state *PodState, sidecars []string, upgrade *v1alpha1.UpgradeRecord, view *View) Verdict {
-	if state.Verdict.State == Failed || state.Node.Down || (state.Outdated() && !state.OnTarget) {
+	health := view.health(view.Policy)
+	switch {
+	case state.Node.Down || (state.Outdated() && !state.OnTarget):
+		return state.Verdict
+	case state.OnTarget && gotTarget(state, upgrade, view).Before(view.WatchedSince):
+		return triedAgain(state.Verdict, view.WatchedSince.Add(health.ProgressDeadline()), view.Now)
+	case state.Verdict.State == Failed:
 		return state.Verdict
 	}
-	health := view.health(view.Policy)
 	if v, bad := watchRestarts(state.Pod, sidecars, upgrade, health); bad {
 		return v
 	}
-	if upgrade == nil {
+	switch {
+	case upgrade == nil:
 		return watchNewborn(state, health, view.Now)
-	}
-	if upgrade.Revision != view.Target.Hash {
+	case upgrade.Revision != view.Target.Hash:
 		return state.Verdict
 	}
+	return watchUpgraded(state, upgrade, health, view)
+}
+
+// watchUpgraded holds a pod to how long its sidecars were down for the upgrade, and to how its app does since.
+func watchUpgraded(state *PodState, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, view *View) Verdict {
 	if bound := health.MaxSidecarDowntimeSeconds; bound != nil && state.Downtime > time.Duration(*bound)*time.Second {
 		return failed(v1alpha1.ReasonDowntime, "a sidecar was down for %s, longer than maxSidecarDowntimeSeconds", state.Downtime)
 	}
@@ -36,6 +48,24 @@ func watch(state *PodState, sidecars []string, upgrade *v1alpha1.UpgradeRecord, 
 		return state.Verdict
 	}
 	return watchApp(state, view.Policy, upgrade, health, view.Now)
+}
+
+// gotTarget is when a pod got the target.
+func gotTarget(state *PodState, upgrade *v1alpha1.UpgradeRecord, view *View) time.Time {
+	if upgrade != nil && upgrade.Revision == view.Target.Hash {
+		return upgrade.At.Time
+	}
+	return state.Pod.CreationTimestamp.Time
+}
+
+// triedAgain judges a pod that had the target before the roll-out began: the target was tried before, or is an older revision that
+// never left the pod. What its restarts and those of its app were meanwhile, nobody has written down. One that fails has the time
+// of an upgrade to get over it.
+func triedAgain(v Verdict, deadline, now time.Time) Verdict {
+	if v.State != Failed || !now.Before(deadline) {
+		return v
+	}
+	return Verdict{State: Updating, Message: v.Message, Recheck: deadline}
 }
 
 // watchNewborn holds a pod that was created with the target to the deadline that an upgrade has. Whose
@@ -96,9 +126,7 @@ func upgradeRestarts(pod *corev1.Pod, name string, upgrade *v1alpha1.UpgradeReco
 // readiness that it had.
 func watchApp(state *PodState, policy string, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
 	for i := range state.Pod.Status.ContainerStatuses {
-		status := &state.Pod.Status.ContainerStatuses[i]
-		restarted := status.RestartCount > upgrade.Restarts[status.Name] && !state.Node.restartedByNode(status, upgrade.At.Time)
-		if restarted && !inject.InjectedNames(state.Pod)[status.Name] {
+		if status := &state.Pod.Status.ContainerStatuses[i]; appRestarted(state, status, upgrade) {
 			return failed(v1alpha1.ReasonAppRestarted, "container %q of the app restarted after the upgrade of its sidecar", status.Name)
 		}
 	}
@@ -114,6 +142,37 @@ func watchApp(state *PodState, policy string, upgrade *v1alpha1.UpgradeRecord, h
 		return Verdict{State: Settled, Recheck: end}
 	}
 	return failed(v1alpha1.ReasonAppNotReady, "the pod lost readiness after the upgrade of its sidecar")
+}
+
+// appRestarted says whether a container is the app's, and restarted since the upgrade for no reason that is known.
+func appRestarted(state *PodState, status *corev1.ContainerStatus, upgrade *v1alpha1.UpgradeRecord) bool {
+	switch {
+	case status.RestartCount <= upgrade.Restarts[status.Name] || slices.Contains(upgrade.Crashing, status.Name):
+		return false
+	case state.Node.restartedByNode(status, upgrade.At.Time):
+		return false
+	}
+	return !inject.InjectedNames(state.Pod)[status.Name]
+}
+
+// crashLoop is how short a container's run is, and how long ago at most it ended, for it to crash again and again: a kubelet
+// starts one that ran for longer without a delay, and delays the others for up to half of it.
+const crashLoop = 10 * time.Minute
+
+// Crashing names the containers of the app that crash again and again.
+func Crashing(pod *corev1.Pod, now time.Time) []string {
+	var names []string
+	for i := range pod.Status.ContainerStatuses {
+		status := &pod.Status.ContainerStatuses[i]
+		end := cmp.Or(status.State.Terminated, status.LastTerminationState.Terminated)
+		if status.RestartCount == 0 || end == nil || inject.InjectedNames(pod)[status.Name] {
+			continue
+		}
+		if end.FinishedAt.Add(crashLoop).After(now) && end.FinishedAt.Sub(end.StartedAt.Time) < crashLoop {
+			names = append(names, status.Name)
+		}
+	}
+	return names
 }
 
 // downtime is the longest time between the end of a container that the upgrade to a revision

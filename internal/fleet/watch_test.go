@@ -70,6 +70,14 @@ func TestWatchFindsWhatHarmsAfterAPodGotReady(t *testing.T) {
 		{name: "the app restarted", pod: restarted().Status("app", restartCount(1)), now: 120, state: fleet.Failed, reason: v1alpha1.ReasonAppRestarted,
 			message: `container "app" of the app restarted`},
 		{name: "the app restarted before", pod: ran, now: 120, state: fleet.Settled},
+		{name: "the app that crashed before crashes on", pod: restarted().Status("app", restartCount(9)).With(func(p *corev1.Pod) {
+			record, err := v1alpha1.ParseUpgradeRecord(p.Annotations, policy)
+			if err != nil {
+				panic(err)
+			}
+			record.Crashing = []string{"app"}
+			p.Annotations[v1alpha1.UpgradeAnnotation(policy)] = record.Encode()
+		}), now: 120, state: fleet.Settled},
 		{name: "the app is not guarded", pod: restarted().Status("app", restartCount(1)), now: 120, change: noGuard, state: fleet.Settled},
 		{name: "readiness lost a moment ago", pod: restarted().NotReady(builders.At(195)), now: 200, state: fleet.Settled, recheck: 205},
 		{name: "readiness lost for longer than minReadySeconds", pod: restarted().NotReady(builders.At(195)), now: 205, state: fleet.Failed, reason: v1alpha1.ReasonAppNotReady},
@@ -95,6 +103,74 @@ func TestWatchFindsWhatHarmsAfterAPodGotReady(t *testing.T) {
 			}
 			if state := judgeOne(tc.pod, viewAt(tc.now, r2, r1)).Verdict.State; state != fleet.Settled {
 				t.Errorf("%s where nobody watches, want %s", state, fleet.Settled)
+			}
+		})
+	}
+}
+
+// A revision that is tried again (or an older one, to which some pods never got another) is not held responsible for what
+// became of its pods before.
+func TestWatchBeginsWithTheRollout(t *testing.T) {
+	old := builders.Pod("shop", "cart-1").Injected(policy, r2).With(func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(builders.At(1)) })
+	for _, tc := range []struct {
+		name       string
+		pod        *builders.PodBuilder
+		since, now int
+		want       fleet.Verdict
+	}{
+		{"the app restarted after an upgrade before", restarted().Status("app", restartCount(9)), 101, 500, fleet.Verdict{State: fleet.Settled}},
+		{"after one in the roll-out", restarted().Status("app", restartCount(9)), 100, 500, fleet.Verdict{State: fleet.Failed, Reason: v1alpha1.ReasonAppRestarted}},
+		{"the sidecar restarted in a pod that has long had the revision", old.Clone().Status("agent", restartCount(9)), 100, 500, fleet.Verdict{State: fleet.Settled}},
+		{"the pod lost readiness before", restarted().NotReady(builders.At(195)), 400, 500, fleet.Verdict{State: fleet.Settled}},
+		{"what fails has the time of an upgrade", old.Clone().Status("agent", waiting("CrashLoopBackOff")), 400, 459, fleet.Verdict{State: fleet.Updating, Recheck: builders.At(460)}},
+		{"and no longer", old.Clone().Status("agent", waiting("CrashLoopBackOff")), 400, 460, fleet.Verdict{State: fleet.Failed, Reason: v1alpha1.ReasonCrashLoop}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			view := watching(tc.now, nil)
+			view.WatchedSince = builders.At(tc.since)
+			if diff := cmp.Diff(tc.want, judgeOne(tc.pod, view).Verdict, cmpopts.IgnoreFields(fleet.Verdict{}, "HealthySince", "Message")); diff != "" {
+				t.Errorf("verdict (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// ran says that a container's last run took so many seconds, and ended so many before 1,000 s.
+func ran(seconds, ago int) func(*corev1.ContainerStatus) {
+	return func(s *corev1.ContainerStatus) {
+		s.RestartCount++
+		s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{
+			StartedAt: metav1.NewTime(builders.At(1000 - ago - seconds)), FinishedAt: metav1.NewTime(builders.At(1000 - ago))}
+	}
+}
+
+func TestCrashingAppsAreThoseThatCrashAgainAndAgain(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		status func(*corev1.ContainerStatus)
+		want   []string
+	}{
+		{"never restarted", func(*corev1.ContainerStatus) {}, nil},
+		{"restarted some time ago", restartCount(3), nil},
+		{"crashed after a short run", ran(30, 60), []string{"app"}},
+		{"within the kubelet's delay", ran(30, 599), []string{"app"}},
+		{"long ago", ran(30, 600), nil},
+		{"once, after a long run: by a bad version perhaps", ran(600, 60), nil},
+		{"of which it is not known how long it ran", func(s *corev1.ContainerStatus) {
+			ran(30, 60)(s)
+			s.LastTerminationState.Terminated.StartedAt = metav1.Time{}
+		}, nil},
+		{"that is down", func(s *corev1.ContainerStatus) {
+			ran(30, 1)(s)
+			s.State = corev1.ContainerState{Terminated: s.LastTerminationState.Terminated}
+			s.LastTerminationState = corev1.ContainerState{}
+		}, []string{"app"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			pod := builders.Pod("shop", "cart-1").Injected(policy, r1).Injected("mesh", builders.Template("proxy", "proxy:1").Classic("proxy-2", "proxy:1").Revision(1)).
+				Status("app", tc.status).Status("agent", ran(1, 1)).Status("proxy-2", ran(1, 1)).Obj()
+			if diff := cmp.Diff(tc.want, fleet.Crashing(pod, builders.At(1000))); diff != "" {
+				t.Errorf("Crashing() (-want +got):\n%s", diff)
 			}
 		})
 	}

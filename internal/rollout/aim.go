@@ -39,7 +39,8 @@ func TakeAim(policy *v1alpha1.SidecarPolicy, goal *revision.Revision, revisions 
 	if status.FailedRevision != goal.Hash {
 		return aim
 	}
-	if retry := policy.Annotations[v1alpha1.RetryAnnotation]; retry != status.HandledRetry {
+	aborted := policy.Annotations[v1alpha1.AbortAnnotation] == goal.Hash // a retry waits until that is removed
+	if retry := policy.Annotations[v1alpha1.RetryAnnotation]; retry != status.HandledRetry && !aborted {
 		if name, _, _ := strings.Cut(retry, "/"); name == goal.Hash {
 			aim.retry = retry
 			return aim
@@ -76,10 +77,30 @@ func (a *Aim) Rolling() bool { return a.Target.Hash != a.policy.Status.StableRev
 // revision is not: there is nothing to go back to.
 func (a *Aim) Watching() bool { return a.Rolling() && a.policy.Status.StableRevision != "" }
 
+// WatchedSince is when the roll-out began, in whole seconds like the times of pods; zero where that is not known.
+func (a *Aim) WatchedSince(now time.Time) time.Time {
+	step := a.step()
+	switch {
+	case step == nil:
+		return now.Truncate(time.Second)
+	case step.RolloutStartedAt == nil:
+		return time.Time{}
+	}
+	return step.RolloutStartedAt.Truncate(time.Second)
+}
+
+// step is the one that the way to the goal has reached; nil where that begins now.
+func (a *Aim) step() *v1alpha1.StepStatus {
+	if a.policy.Status.TargetRevision != a.Goal.Hash || a.retry != "" {
+		return nil
+	}
+	return a.policy.Status.Step
+}
+
 // Input is what the planner has to know.
 func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now time.Time) Input {
 	status, annotations := &a.policy.Status, a.policy.Annotations
-	in := Input{
+	return Input{
 		Policy:         a.policy.Name,
 		Spec:           &a.policy.Spec.Rollout,
 		Stable:         status.StableRevision,
@@ -98,12 +119,9 @@ func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now t
 		OnRemoval:      a.policy.Spec.OnRemoval,
 		Removing:       a.policy.DeletionTimestamp != nil,
 		Unplugging:     status.Unplugging,
+		Step:           a.step(),
 		Now:            now,
 	}
-	if status.TargetRevision == a.Goal.Hash && a.retry == "" {
-		in.Step = status.Step
-	}
-	return in
 }
 
 // Report writes into a status where the roll-out stands. Without a plan that is its beginning.

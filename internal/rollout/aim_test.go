@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -54,6 +55,9 @@ func TestAimGoesBackFromWhatHasFailed(t *testing.T) {
 		{"another one has failed", v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r3.Hash, FailedRevision: r3.Hash}, nil, goal},
 		{"tried again", failed, annotated(v1alpha1.RetryAnnotation, r2.Hash), goal},
 		{"tried another time", failed, annotated(v1alpha1.RetryAnnotation, r2.Hash+"/again"), goal},
+		{"a retry of what is aborted: that comes first", failed, func(p *v1alpha1.SidecarPolicy) {
+			p.Annotations = map[string]string{v1alpha1.RetryAnnotation: r2.Hash, v1alpha1.AbortAnnotation: r2.Hash}
+		}, back},
 		{"a retry of another revision", failed, annotated(v1alpha1.RetryAnnotation, r3.Hash), back},
 		{"a retry that was acted on", v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r2.Hash, FailedRevision: r2.Hash, HandledRetry: r2.Hash},
 			annotated(v1alpha1.RetryAnnotation, r2.Hash), back},
@@ -87,6 +91,40 @@ func TestAimGoesOnFromTheStepOfItsGoalAlone(t *testing.T) {
 				t.Errorf("step (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// What a revision's pods went through before a retry is not held against it, nor what they did before an undo.
+func TestAimWatchesSinceTheRolloutBegan(t *testing.T) {
+	began := metav1.NewTime(builders.At(10))
+	step := at(1, "half", 20)
+	step.RolloutStartedAt = &began
+	running := v1alpha1.SidecarPolicyStatus{StableRevision: r1.Hash, TargetRevision: r2.Hash, Step: step}
+	failed, another, older := running, running, running
+	failed.FailedRevision, another.TargetRevision, older.Step = r2.Hash, r3.Hash, at(1, "half", 20)
+	now := builders.At(100).Add(300 * time.Millisecond)
+	for _, tc := range []struct {
+		name   string
+		status v1alpha1.SidecarPolicyStatus
+		change func(*v1alpha1.SidecarPolicy)
+		want   time.Time
+	}{
+		{"in the middle", running, nil, builders.At(10)},
+		{"another goal", another, nil, builders.At(100)},
+		{"a retry", failed, annotated(v1alpha1.RetryAnnotation, r2.Hash), builders.At(100)},
+		{"a status of an older operator", older, nil, time.Time{}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, aim := aimAt(tc.status, tc.change)
+			if got := aim.WatchedSince(now); !got.Equal(tc.want) {
+				t.Errorf("WatchedSince() = %s, want %s", got, tc.want)
+			}
+		})
+	}
+	next := rollout.Make(rolling(threeSteps(), at(0, "one", 0), some("cart", 1, 4))).Step
+	first := rollout.Make(inputAt(100, threeSteps(), deployment("cart", 4))).Step
+	if next.RolloutStartedAt != nil || first.RolloutStartedAt == nil {
+		t.Errorf("began at %s in the next step and %s in the first, want no time that is not known, and now", next.RolloutStartedAt, first.RolloutStartedAt)
 	}
 }
 

@@ -77,7 +77,8 @@ func (u *Upgrade) record(policy string, now time.Time) v1alpha1.UpgradeRecord {
 	for _, resize := range slices.Concat(u.Pod.Resizes, u.Pod.Unresized) {
 		record.Resizes[resize.Container] = resize.Had
 	}
-	record.WasReady = fleet.Sound(u.Pod.Pod, policy)
+	record.Crashing, record.WasFailing = fleet.Crashing(u.Pod.Pod, now), u.WasFailing
+	record.WasReady = fleet.Sound(u.Pod.Pod, policy) && len(record.Crashing) == 0
 	record.Restarts = fleet.Restarts(u.Pod.Pod)
 	before, err := v1alpha1.ParseUpgradeRecord(u.Pod.Pod.Annotations, policy)
 	if err == nil && before != nil && u.Pod.Verdict.State != fleet.Settled {
@@ -99,6 +100,12 @@ func inherit(record, before *v1alpha1.UpgradeRecord) {
 	if len(record.Before) == 0 && (len(record.Resizes) == 0 || again) {
 		record.At = before.At
 	}
+	inheritContainers(record, before)
+	record.WasReady = record.WasReady || before.WasReady
+	record.Crashing, record.WasFailing = before.Crashing, record.WasFailing || before.WasFailing
+}
+
+func inheritContainers(record, before *v1alpha1.UpgradeRecord) {
 	for container, had := range before.Resizes {
 		if _, anew := record.Resizes[container]; !anew {
 			record.Resizes[container] = had
@@ -109,5 +116,4 @@ func inherit(record, before *v1alpha1.UpgradeRecord) {
 			record.Before[container], record.Ran[container] = id, before.Ran[container]
 		}
 	}
-	record.WasReady = record.WasReady || before.WasReady
 }

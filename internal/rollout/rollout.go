@@ -131,6 +131,8 @@ type Upgrade struct {
 	Label bool
 	// Recreate: the pod is evicted for it. Only a try says so; see Plan.Evictions.
 	Recreate bool
+	// WasFailing: the pod's sidecars fail on the stable revision.
+	WasFailing bool
 }
 
 // Make decides what to do now.
@@ -141,9 +143,7 @@ func Make(in Input) Plan {
 	plan := Plan{Target: in.Target.Hash, RollingBack: in.RollingBack, Summary: summarize(in)}
 	s := &plan.Summary
 	s.Hold, s.OpensAt = holdReason(&in, s)
-	if s.Rolling && (in.Step != nil || !s.held()) { // what is held begins later, with its dry runs
-		plan.Step = walk(&in, s)
-	}
+	plan.Step = reach(&in, s)
 	if s.FailedRevision != "" { // the analysis may have found that
 		s.Hold = v1alpha1.ReasonUpgradeFailed
 	}
@@ -156,6 +156,7 @@ func Make(in Input) Plan {
 		gate := newGate(&in, plan.Step)
 		c := &chooser{in: &in, plan: &plan, gate: gate, ways: newWays(&in, plan.Step, gate), books: books, staysDrained: staysDrained}
 		c.choose()
+		s.waitForNodes()
 		s.prefetchFailed(&in, &plan)
 	}
 	replaceMissing(&in, &plan, books)
@@ -181,7 +182,12 @@ func tries(in *Input) []Upgrade {
 }
 
 func (in *Input) upgrade(pod *fleet.PodState) Upgrade {
-	return Upgrade{Pod: pod, Revision: in.Target.Hash, Label: pod.Stale == "", Recreate: wayOf(pod, in.Spec) == evict}
+	return Upgrade{Pod: pod, Revision: in.Target.Hash, Label: pod.Stale == "", Recreate: wayOf(pod, in.Spec) == evict, WasFailing: in.failsOnStable(pod)}
+}
+
+// failsOnStable says whether a pod fails by itself, and not because of a version that is being rolled out.
+func (in *Input) failsOnStable(pod *fleet.PodState) bool {
+	return pod.Verdict.State == fleet.Failed && pod.Given == in.Stable && in.Target.Hash != in.Stable
 }
 
 // holdReason says why no upgrade may be started at all, and until when where that is
@@ -243,9 +249,6 @@ func (c *chooser) choose() {
 		if refusal := c.take(pod); refusal != "" {
 			c.plan.Summary.blocked(refusal)
 		}
-	}
-	if away := c.plan.Summary.away; away > 0 {
-		c.plan.Summary.blocked(fmt.Sprintf("%d pods are on nodes that are not ready", away))
 	}
 }
 
@@ -363,7 +366,7 @@ func (c *chooser) rank(pod *fleet.PodState) int {
 		return 3
 	case pod.Available:
 		return 1
-	case c.gate.trial && !pod.Underway() && pod.Verdict.State != fleet.Failed:
+	case c.gate.trial && !pod.Underway() && (pod.Verdict.State != fleet.Failed || c.in.failsOnStable(pod)):
 		return 2
 	}
 	return 0

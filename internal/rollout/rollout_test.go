@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
@@ -375,6 +376,64 @@ func TestTakeoverInheritsTheDutiesOfAnUnsettledUpgrade(t *testing.T) {
 				t.Errorf("at %s, want %s", got.At, builders.At(100))
 			}
 		})
+	}
+}
+
+// Somewhere in a large fleet a sidecar always crashes, and an app does: no version could reach the others if that were held
+// against it.
+func TestWhatWasBrokenBeforeIsNoProofAgainstAVersion(t *testing.T) {
+	crashes := func(s *corev1.ContainerStatus) {
+		s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	}
+	broken := in("cart", pod("cart", 0).Status("agent", crashes))
+	spec := builders.Rollout().Steps(builders.Step("one", "1", 0), builders.Step("fleet", "100%", 0))
+	if got := names(rollout.Make(rolling(spec, nil, []fleet.Member{broken, member("cart", 1)}))); len(got) != 1 || got[0] != "cart-01" {
+		t.Errorf("the first step is made on %v, want cart-01", got)
+	}
+	last := rollout.Make(rolling(spec, at(1, "fleet", -1), []fleet.Member{broken, upgraded("cart", 1)}))
+	if len(last.Upgrades) != 1 {
+		t.Fatalf("%d upgrades in the last step, want 1", len(last.Upgrades))
+	}
+	record := recordOf(t, last.Upgrades[0], 50)
+	if !record.WasFailing {
+		t.Fatalf("the record %+v does not say that the sidecar failed before", record)
+	}
+	still := in("cart", pod("cart", 0).Upgraded(policy, r2, builders.At(50)).Status("agent", crashes).
+		With(func(p *corev1.Pod) { p.Status.ObservedGeneration = p.Generation }).Annotation(v1alpha1.UpgradeAnnotation(policy), record.Encode()))
+	other := in("cart", pod("cart", 2).Upgraded(policy, r2, builders.At(0)).NotReady(builders.At(1)))
+	for name, tc := range map[string]struct {
+		members []fleet.Member
+		failed  string
+	}{
+		"the others are healthy":         {[]fleet.Member{still, upgraded("cart", 1)}, ""},
+		"there are no others":            {[]fleet.Member{still, member("cart", 1)}, r2.Hash},
+		"another one fails since then":   {[]fleet.Member{still, upgraded("cart", 1), other}, r2.Hash},
+		"it is not on the target at all": {[]fleet.Member{broken, upgraded("cart", 1)}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := rollout.Make(rolling(spec, at(1, "fleet", -1), tc.members)).Summary; got.FailedRevision != tc.failed {
+				t.Errorf("the failed revision is %q (%s), want %q", got.FailedRevision, got.FailureMessage, tc.failed)
+			}
+		})
+	}
+	if onward := recordOf(t, upgradeOf(t, pod("cart", 0).Upgraded(policy, r2, builders.At(50)).Status("agent", crashes).
+		With(func(p *corev1.Pod) { p.Status.ObservedGeneration = p.Generation }).Annotation(v1alpha1.UpgradeAnnotation(policy), record.Encode()), r3, 100), 100); !onward.WasFailing {
+		t.Errorf("the next upgrade forgets it: %+v", onward)
+	}
+}
+
+// What a bad version did to an app is not mistaken for what the app did before.
+func TestRecordSaysWhichAppsCrashedBefore(t *testing.T) {
+	crash := func(s *corev1.ContainerStatus) {
+		s.RestartCount = 7
+		s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{StartedAt: metav1.NewTime(builders.At(80)), FinishedAt: metav1.NewTime(builders.At(85))}
+	}
+	if got := recordOf(t, upgradeOf(t, pod("cart", 0).Status("app", crash), r2, 100), 100); got.WasReady || len(got.Crashing) != 1 || got.Crashing[0] != "app" {
+		t.Errorf("the record of an app that crashes %+v", got)
+	}
+	byUs := pod("cart", 0).Upgraded(policy, r3, builders.At(20)).NotReady(builders.At(21)).Status("app", crash)
+	if got := recordOf(t, upgradeOf(t, byUs, r2, 100), 100); !got.WasReady || len(got.Crashing) != 0 {
+		t.Errorf("the record after an upgrade that failed %+v", got)
 	}
 }
 

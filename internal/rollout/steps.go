@@ -138,6 +138,15 @@ func (g *gate) wants(pod *fleet.PodState) bool {
 	return g.unasked >= 0 || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
 }
 
+// reach is the step that a roll-out reaches; nil where there is none, or it has not begun: what is held from the beginning
+// begins later, with its dry runs.
+func reach(in *Input, s *Summary) *v1alpha1.StepStatus {
+	if !s.Rolling || (in.Step == nil && s.held()) {
+		return nil
+	}
+	return walk(in, s)
+}
+
 // walk moves a roll-out along its steps, as far as it may go now. It returns the step that is
 // reached, and notes in the summary what the step waits for. One that is held is still watched and
 // measured: what was started may turn out to be bad at any time.
@@ -150,13 +159,13 @@ func walk(in *Input, s *Summary) *v1alpha1.StepStatus {
 	for {
 		step := &steps[*at.Index]
 		last := int(*at.Index) == len(steps)-1
-		if s.FailedRevision != "" || (s.held() && s.exposed == 0) || !reached(in, s, steps, at, last) {
+		if s.FailedRevision != "" || !reached(in, s, steps, at, last) {
 			return at
 		}
-		if at.UpdatedAt == nil {
+		if at.UpdatedAt == nil && s.exposed > 0 {
 			at.UpdatedAt = &metav1.Time{Time: in.Now}
 		}
-		if (s.exposed > 0 && !s.mayLeave(in, step, at)) || s.held() {
+		if !s.mayLeave(in, step, at) {
 			return at
 		}
 		if last {
@@ -164,7 +173,7 @@ func walk(in *Input, s *Summary) *v1alpha1.StepStatus {
 			return at
 		}
 		next := *at.Index + 1
-		at = &v1alpha1.StepStatus{Index: &next, Name: steps[next].Name, StartedAt: metav1.Time{Time: in.Now}}
+		at = &v1alpha1.StepStatus{Index: &next, Name: steps[next].Name, StartedAt: metav1.Time{Time: in.Now}, RolloutStartedAt: at.RolloutStartedAt}
 	}
 }
 
@@ -182,8 +191,8 @@ func dropIdleSoaks(steps []v1alpha1.Step, injected int) {
 // have changed.
 func position(in *Input, steps []v1alpha1.Step) *v1alpha1.StepStatus {
 	if in.Step == nil || in.Step.Index == nil {
-		first := int32(0)
-		return &v1alpha1.StepStatus{Index: &first, Name: steps[0].Name, StartedAt: metav1.Time{Time: in.Now}}
+		first, now := int32(0), metav1.Time{Time: in.Now}
+		return &v1alpha1.StepStatus{Index: &first, Name: steps[0].Name, StartedAt: now, RolloutStartedAt: &now}
 	}
 	at := in.Step.DeepCopy()
 	for i := range steps {
@@ -289,9 +298,12 @@ func able(pod *fleet.PodState, spec *v1alpha1.RolloutSpec, selected bool) bool {
 // mayLeave says whether the step has soaked and has the approval that it needs, and notes
 // what is missing.
 func (s *Summary) mayLeave(in *Input, step *v1alpha1.Step, at *v1alpha1.StepStatus) bool {
+	if s.exposed == 0 {
+		return !s.held()
+	}
 	name := in.Target.Hash + "/" + step.Name
 	if in.Promoted == name {
-		return true
+		return !s.held()
 	}
 	passed := analyse(in, s, step, at)
 	if s.FailedRevision != "" {
@@ -308,5 +320,5 @@ func (s *Summary) mayLeave(in *Input, step *v1alpha1.Step, at *v1alpha1.StepStat
 		s.AwaitingApproval = name
 		return false
 	}
-	return true
+	return !s.held()
 }

@@ -39,6 +39,8 @@ type Summary struct {
 	RefusedOutdated int
 	// exposed pods have the target; of the excused ones nobody knows yet what it does to them.
 	exposed, excused int
+	// failingBefore pods fail on the target, and did so on the stable revision.
+	failingBefore int
 	// away are pods that wait for their nodes to be ready.
 	away int
 	// broughtToFail pods were upgraded to the target, and fail there.
@@ -138,14 +140,24 @@ func (s *Summary) judgeRevision(in *Input) {
 		s.FailedRevision, s.FailureMessage = in.Failed, in.FailureMessage
 	case in.Aborted == in.Target.Hash:
 		s.FailedRevision, s.FailureMessage = in.Target.Hash, "aborted by the annotation "+v1alpha1.AbortAnnotation
-	case int(s.Counts.Failed) > allowed:
+	case s.blamed() > allowed:
 		s.FailedRevision = in.Target.Hash
-		s.FailureMessage = fmt.Sprintf("%d pods failed, maxFailed is %d", s.Counts.Failed, allowed)
+		s.FailureMessage = fmt.Sprintf("%d pods failed, maxFailed is %d", s.blamed(), allowed)
 		if len(s.Unhealthy) > 0 {
 			worst := &s.Unhealthy[0]
 			s.FailureMessage = Cut(s.FailureMessage + fmt.Sprintf(": %s, %s, %s", worst.Workload, worst.Reason, worst.Message))
 		}
 	}
+}
+
+// blamed is how many pods the target has failed. Those that failed on the stable revision too are no proof against it,
+// unless nothing else runs it.
+func (s *Summary) blamed() int {
+	failed := int(s.Counts.Failed)
+	if failed >= s.exposed {
+		return failed
+	}
+	return failed - s.failingBefore
 }
 
 // blocked notes what holds up the first of the pods.
@@ -182,8 +194,7 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	c.Injected++
 	c.Ready += one(pod.Available)
 	c.Updated += one(pod.Updated())
-	c.Failed += one(FailedOnTarget(pod))
-	s.broughtToFail += int(one(FailedOnTarget(pod) && !pod.UpgradedAt.IsZero()))
+	s.countFailure(pod)
 	c.Drifted += one(pod.Drifted)
 	c.Stale += one(pod.Stale != "")
 	c.Exempt += one(pod.Exempt)
@@ -198,6 +209,22 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	s.Downtime = max(s.Downtime, pod.Downtime)
 	s.Updating += int(one(pod.Underway()))
 	s.Refused += int(one(pod.Refusal != nil))
+}
+
+func (s *Summary) countFailure(pod *fleet.PodState) {
+	if !FailedOnTarget(pod) {
+		return
+	}
+	s.Counts.Failed++
+	s.failingBefore += int(one(pod.WasFailing))
+	s.broughtToFail += int(one(!pod.UpgradedAt.IsZero()))
+}
+
+// waitForNodes says that pods can't be moved where their nodes are away.
+func (s *Summary) waitForNodes() {
+	if s.away > 0 {
+		s.blocked(fmt.Sprintf("%d pods are on nodes that are not ready", s.away))
+	}
 }
 
 // Waiting is how many pods are still to be moved.

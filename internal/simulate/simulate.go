@@ -116,7 +116,7 @@ func held(plan *rollout.Plan) string {
 func (w *world) plan() rollout.Plan {
 	w.aim = rollout.TakeAim(w.policy, w.in.Goal, w.in.Revisions)
 	view := &fleet.View{Policy: w.policy.Name, Target: w.aim.Target, Revisions: w.in.Revisions, Health: w.in.Health,
-		Since: w.policy.CreationTimestamp.Time, RestartedAt: w.in.RestartedAt, Contents: w.in.Contents, Watching: w.aim.Watching(), Records: &w.records, Now: w.now}
+		Since: w.policy.CreationTimestamp.Time, RestartedAt: w.in.RestartedAt, Contents: w.in.Contents, Watching: w.aim.Watching(), WatchedSince: w.aim.WatchedSince(w.now), Records: &w.records, Now: w.now}
 	members, leaving := w.members()
 	input := w.aim.Input(fleet.Judge(members, view), nil, w.now)
 	input.Vacancies, input.Leaving = fleet.Vacancies(members, leaving), map[string]int{}
