@@ -774,8 +774,7 @@ const (
 	PhaseAwaitingApproval Phase = "AwaitingApproval"
 	// PhasePaused means that pods lack the target revision, and the policy says to wait.
 	PhasePaused Phase = "Paused"
-	// PhaseRollingBack means that pods are put back to the stable revision: the target has failed, or was taken
-	// back before it reached all of them.
+	// PhaseRollingBack means that the target has failed and pods are put back to the stable revision.
 	PhaseRollingBack Phase = "RollingBack"
 	// PhaseRolledBack means that the target has failed and no pod runs it any more.
 	PhaseRolledBack Phase = "RolledBack"

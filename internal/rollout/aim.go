@@ -162,8 +162,6 @@ func (a *Aim) phase(s *Summary) v1alpha1.Phase {
 		return v1alpha1.PhaseRollingBack
 	case s.Finished():
 		return v1alpha1.PhaseComplete
-	case a.GoingBack():
-		return v1alpha1.PhaseRollingBack
 	}
 	return s.phase()
 }

@@ -228,8 +228,8 @@ func TestARolloutThatIsTakenBackIsARollback(t *testing.T) {
 		phase     v1alpha1.Phase
 		withdrawn string
 	}{
-		{"in the middle", rolling, 1, v1alpha1.PhaseRollingBack, r3.Hash},
-		{"after it failed", failed, 1, v1alpha1.PhaseRollingBack, r3.Hash},
+		{"in the middle", rolling, 1, v1alpha1.PhaseProgressing, r3.Hash},
+		{"after it failed", failed, 1, v1alpha1.PhaseProgressing, r3.Hash},
 		{"what comes late to the stable revision is none", complete, 0, v1alpha1.PhaseFrozen, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
