@@ -141,13 +141,24 @@ var _ = Describe("A spec that is not accepted", func() {
 		Expect(w.status().StableRevision).To(Equal(before.StableRevision))
 		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(before.StableRevision), "what new pods get")
 		Expect(w.registration()).To(Equal(registration), "nothing is half applied")
+		Expect(w.status().Pods).To(HaveValue(And(HaveField("Selected", BeEquivalentTo(2)), HaveField("Deselected", BeEquivalentTo(0)))))
 		Expect(w.patches()).To(BeEmpty())
 		Expect(w.images()).To(HaveEach("agent:v1"))
+
+		By("writing a selector that can't even be read")
+		w.edit(func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Selector.PodSelector.MatchExpressions = []metav1.LabelSelectorRequirement{{Key: "not a key", Operator: "in"}}
+		})
+		w.newPod("new", withLabel("another", "selector"))
+		w.settle()
+		Expect(w.condition(v1alpha1.ConditionAccepted)).To(haveStatus(metav1.ConditionFalse, v1alpha1.ReasonInvalidSpec))
+		Expect(w.status().Pods.Selected).To(BeEquivalentTo(3))
 
 		By("writing a good one")
 		w.edit(func(p *v1alpha1.SidecarPolicy) {
 			withPort(7000)(p)
 			delete(p.Spec.Selector.PodSelector.MatchLabels, "another")
+			p.Spec.Selector.PodSelector.MatchExpressions = nil
 		})
 		w.pass()
 		Expect(w.condition(v1alpha1.ConditionAccepted)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonValid))

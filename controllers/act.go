@@ -30,7 +30,10 @@ const upgradeWorkers = 32
 
 // act carries out the plan, one write a pod, and one more where it is resized. A pod that refuses holds up no other.
 func (r *SidecarPolicyReconciler) act(ctx context.Context, p *pass) error {
-	var writes []write
+	writes, failure := r.replaceHeld(ctx, p)
+	for _, pod := range p.plan.Released {
+		writes = append(writes, write{pod, "release", func(ctx context.Context) error { return r.releasePod(ctx, p.policy.Name, pod) }})
+	}
 	for i := range p.plan.Tries {
 		u := &p.plan.Tries[i]
 		writes = append(writes, write{u.Pod, "try", func(ctx context.Context) error { return r.try(ctx, p, u) }})
@@ -54,7 +57,7 @@ func (r *SidecarPolicyReconciler) act(ctx context.Context, p *pass) error {
 	for _, pod := range p.plan.Undrains {
 		writes = append(writes, write{pod, "undrain", func(ctx context.Context) error { return r.setGate(ctx, p, pod, corev1.ConditionTrue) }})
 	}
-	return r.send(ctx, p, writes)
+	return errors.Join(failure, r.send(ctx, p, writes))
 }
 
 // write is one request about one pod.

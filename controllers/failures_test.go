@@ -151,7 +151,25 @@ var _ = Describe("When the API server fails", func() {
 		Entry("pods", failing[*corev1.PodList]("list", errBroken)),
 		Entry("namespaces", failing[*corev1.NamespaceList]("list", errBroken)),
 		Entry("policies", failing[*v1alpha1.SidecarPolicyList]("list", errBroken)),
-		Entry("registrations", failing[*admissionregistrationv1.MutatingWebhookConfiguration]("get", errBroken)),
+	)
+
+	DescribeTable("to say what is registered, running pods are looked at, upgraded and put back all the same:",
+		func(fail func(string, runtime.Object) error) {
+			w := newReadyWorld(budgets("100%", "100%"))
+			w.newFleet(1, 1)
+			w.fail = fail
+			w.setImage("agent:v2")
+			for range 3 {
+				w.failedPass(errBroken)
+			}
+			Expect(w.condition(v1alpha1.ConditionInjecting).Status).To(Equal(metav1.ConditionUnknown))
+			Expect(w.condition(v1alpha1.ConditionInjecting).Message).To(ContainSubstring("the network is down"))
+			Expect(w.patches()).To(HaveLen(1))
+			w.fail = nil
+			w.rollOut(func() {})
+			Expect(w.images()).To(HaveEach("agent:v2"))
+		},
+		Entry("the registration", failing[*admissionregistrationv1.MutatingWebhookConfiguration]("get", errBroken)),
 		Entry("the certificate", failing[*corev1.Secret]("get", errBroken)),
 	)
 

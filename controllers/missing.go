@@ -35,7 +35,8 @@ func (r *SidecarPolicyReconciler) replacePod(ctx context.Context, p *pass, state
 
 // missingMessage says how many selected pods lack the sidecars, and what becomes of them; empty where none does.
 func missingMessage(p *pass) string {
-	count, m := p.plan.Summary.Counts.Missing, &p.plan.Summary.Missing
+	counts, m := &p.plan.Summary.Counts, &p.plan.Summary.Missing
+	count := counts.Missing - counts.Held
 	switch {
 	case count == 0:
 		return ""

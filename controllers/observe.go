@@ -7,14 +7,17 @@ import (
 	"strings"
 	"time"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/admission"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/podsecurity"
@@ -37,11 +40,15 @@ func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
 	if view.Health, err = r.healthOfAll(ctx); err != nil {
 		return err
 	}
-	namespaces, err := r.namespaces(ctx, p.policy)
+	selector, err := r.selector(ctx, p)
 	if err != nil {
 		return err
 	}
-	scout, err := r.scout(ctx, p)
+	namespaces, err := r.namespaces(ctx, selector)
+	if err != nil {
+		return err
+	}
+	scout, err := r.scout(ctx, p, selector)
 	if err != nil {
 		return err
 	}
@@ -92,12 +99,28 @@ func (r *SidecarPolicyReconciler) healthOfAll(ctx context.Context) (map[string]*
 	return health, nil
 }
 
-// namespaces are those that the policy selects, in the order of their names.
-func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, policy *v1alpha1.SidecarPolicy) ([]corev1.Namespace, error) {
-	selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
-	if err != nil {
-		return nil, err
+// selector is what the policy selects: where its spec is not accepted, what it did when it last was, which is registered. One that
+// is being deleted and can't be read selects nothing; pods that carry its sidecars are found all the same.
+func (r *SidecarPolicyReconciler) selector(ctx context.Context, p *pass) (selection.Selector, error) {
+	if p.accepted.holds != yes && !p.removing {
+		registration := &admissionregistrationv1.MutatingWebhookConfiguration{}
+		err := r.Get(ctx, client.ObjectKey{Name: admission.RegistrationName(p.policy.Name)}, registration)
+		if err == nil {
+			return r.selectors.OfRegistration(registration)
+		}
+		if !apierrors.IsNotFound(err) {
+			return nil, fmt.Errorf("reading the registration: %w", err)
+		}
 	}
+	selector, err := r.selectors.OfPolicy(p.policy, r.Namespace)
+	if p.removing {
+		err = nil
+	}
+	return selector, err
+}
+
+// namespaces are those in which pods are selected, in the order of their names.
+func (r *SidecarPolicyReconciler) namespaces(ctx context.Context, selector selection.Selector) ([]corev1.Namespace, error) {
 	list := &corev1.NamespaceList{}
 	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing namespaces: %w", err)
@@ -117,11 +140,7 @@ type scout struct {
 	refusals *policyRefusals
 }
 
-func (r *SidecarPolicyReconciler) scout(ctx context.Context, p *pass) (*scout, error) {
-	selector, err := selection.New(&p.policy.Spec.Selector, r.Namespace)
-	if err != nil {
-		return nil, err
-	}
+func (r *SidecarPolicyReconciler) scout(ctx context.Context, p *pass, selector selection.Selector) (*scout, error) {
 	nodes, err := r.nodes(ctx)
 	if err != nil {
 		return nil, err

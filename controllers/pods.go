@@ -16,7 +16,7 @@ import (
 type PodReader interface {
 	// InNamespace are all pods of a namespace.
 	InNamespace(ctx context.Context, namespace string) ([]*corev1.Pod, error)
-	// Carrying are the pods that carry a policy's sidecars, or say so.
+	// Carrying are the pods that carry a policy's sidecars, say so, or wait for them.
 	Carrying(ctx context.Context, policy string) ([]*corev1.Pod, error)
 	// Prefetching are the prefetch pods of a policy.
 	Prefetching(ctx context.Context, policy string) ([]*corev1.Pod, error)
@@ -25,7 +25,7 @@ type PodReader interface {
 const (
 	// byPrefetch is the index of prefetch pods by their policy.
 	byPrefetch = "prefetch"
-	// byCarried is the index of pods by the policies whose sidecars they carry.
+	// byCarried is the index of pods by the policies whose sidecars they carry, or wait for.
 	byCarried = "carried"
 )
 
@@ -48,9 +48,14 @@ func NewCachedPods(ctx context.Context, reader client.Reader, informers cache.In
 	}
 	err = shared.AddIndexers(toolscache.Indexers{
 		byPrefetch: func(object any) ([]string, error) { return policyOfPrefetch(object.(*corev1.Pod)), nil },
-		byCarried:  func(object any) ([]string, error) { return v1alpha1.PoliciesOf(object.(*corev1.Pod).Labels), nil },
+		byCarried:  func(object any) ([]string, error) { return carried(object.(*corev1.Pod)), nil },
 	})
 	return &CachedPods{reader: reader, indexer: shared.GetIndexer()}, err
+}
+
+// carried names the policies whose sidecars a pod carries, or waits for.
+func carried(pod *corev1.Pod) []string {
+	return append(v1alpha1.PoliciesOf(pod.Labels), v1alpha1.HeldBy(pod)...)
 }
 
 func policyOfPrefetch(pod *corev1.Pod) []string {
@@ -107,7 +112,7 @@ func (l ListedPods) InNamespace(ctx context.Context, namespace string) ([]*corev
 	return l.list(ctx, client.InNamespace(namespace))
 }
 
-// Carrying implements PodReader.
+// Carrying implements PodReader, without pods that wait for the sidecars: it would have to list all that there are.
 func (l ListedPods) Carrying(ctx context.Context, policy string) ([]*corev1.Pod, error) {
 	return l.list(ctx, client.HasLabels{v1alpha1.RevisionLabel(policy)})
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/admission"
+	"github.com/sidecar-dev/sidecar-operator/internal/admissionpolicy"
 	"github.com/sidecar-dev/sidecar-operator/internal/certs"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 )
@@ -32,6 +31,10 @@ const webhookTimeoutSeconds = 5
 // the status names a revision, from which the pods are injected.
 func (r *SidecarPolicyReconciler) register(ctx context.Context, p *pass) error {
 	switch {
+	case p.accepted.holds != yes: // what was registered stays in force, also where it is not what the status by now says of new pods
+		compiled, err := r.compiledPolicy(ctx, admissionpolicy.Name(p.policy.Name))
+		p.behind = compiled != nil || err != nil
+		return err
 	case p.policy.Spec.Injection.Paused:
 		p.injecting = finding{no, v1alpha1.ReasonInjectionPaused, "spec.injection.paused is true: new pods are created without the sidecars"}
 		_, err := r.unregister(ctx, p.policy.Name)
@@ -67,10 +70,13 @@ func (r *SidecarPolicyReconciler) registerWebhook(ctx context.Context, p *pass) 
 	}
 	registered, err := r.applyWebhook(ctx, registration)
 	if err != nil {
-		p.injecting = finding{no, v1alpha1.ReasonNotRegistered, err.Error()}
+		p.injecting = finding{unknown, v1alpha1.ReasonNotRegistered, err.Error()}
 		return err
 	}
 	p.injecting = finding{yes, v1alpha1.ReasonRegistered, "new pods get the sidecars"}
+	if err := r.registerHold(ctx, p); err != nil {
+		return err
+	}
 	return r.takeOver(ctx, p, registered.CreationTimestamp.Time)
 }
 
@@ -112,14 +118,19 @@ func (r *SidecarPolicyReconciler) ownerOfRegistration(ctx context.Context, polic
 	return []metav1.OwnerReference{{APIVersion: "v1", Kind: "Namespace", Name: home.Name, UID: home.UID}}, nil
 }
 
-// unregister stops injection by both engines, and says whether new pods were injected till now.
+// unregister stops injection by both engines, and says whether new pods were injected, or held for it, till now.
 func (r *SidecarPolicyReconciler) unregister(ctx context.Context, policy string) (found bool, err error) {
-	webhook, err := r.unregisterWebhook(ctx, policy)
-	if err != nil {
-		return webhook, err
+	for _, stop := range []func() (bool, error){
+		func() (bool, error) { return r.unregisterAdmissionPolicy(ctx, admissionpolicy.HoldName(policy)) },
+		func() (bool, error) { return r.unregisterWebhook(ctx, policy) },
+		func() (bool, error) { return r.unregisterAdmissionPolicy(ctx, admissionpolicy.Name(policy)) },
+	} {
+		acted, err := stop()
+		if found = found || acted; err != nil {
+			return found, err
+		}
 	}
-	compiled, err := r.unregisterAdmissionPolicy(ctx, policy)
-	return webhook || compiled, err
+	return found, nil
 }
 
 func (r *SidecarPolicyReconciler) unregisterWebhook(ctx context.Context, policy string) (found bool, err error) {
@@ -158,24 +169,6 @@ func (r *SidecarPolicyReconciler) registration(policy *v1alpha1.SidecarPolicy, c
 // webhookNames are of the entries of a registration, of which a pod matches at most one.
 var webhookNames = [...]string{"inject.fleet.sidecar.dev", "inject-opted-in-pods.fleet.sidecar.dev"}
 
-// withoutSidecars is false of pods that have the sidecars already: the answer for the first of several policies
-// brings those of all.
-func withoutSidecars(policy *v1alpha1.SidecarPolicy) admissionregistrationv1.MatchCondition {
-	const carries = `has(object.metadata.labels) && %q in object.metadata.labels && %s.all(name,
-	(has(object.spec.initContainers) && object.spec.initContainers.exists(c, c.name == name)) || object.spec.containers.exists(c, c.name == name))`
-	t := &policy.Spec.Template
-	var names []string
-	for i := range t.Sidecars {
-		names = append(names, strconv.Quote(t.Sidecars[i].Name))
-	}
-	for i := range t.InitContainers {
-		names = append(names, strconv.Quote(t.InitContainers[i].Name))
-	}
-	list := "[" + strings.Join(names, ", ") + "]"
-	return admissionregistrationv1.MatchCondition{Name: "without-sidecars",
-		Expression: "!(" + fmt.Sprintf(carries, v1alpha1.RevisionLabel(policy.Name), list) + ")"}
-}
-
 // webhook is an entry of a registration, for pods still to be named.
 func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBundle []byte) admissionregistrationv1.MutatingWebhook {
 	failurePolicy := admissionregistrationv1.Ignore
@@ -191,7 +184,7 @@ func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBund
 		ReinvocationPolicy:      ptr.To(admissionregistrationv1.NeverReinvocationPolicy),
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
-		MatchConditions:         []admissionregistrationv1.MatchCondition{withoutSidecars(policy)},
+		MatchConditions:         []admissionregistrationv1.MatchCondition{admissionpolicy.WithoutSidecars(policy)},
 		Rules: []admissionregistrationv1.RuleWithOperations{{
 			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
 			Rule: admissionregistrationv1.Rule{

@@ -27,7 +27,8 @@ import (
 // askAgain is when an API server is asked again whether it acts on what was registered, which takes it a second or two.
 const askAgain = 500 * time.Millisecond
 
-// engines remembers what the API server acts on; an operator that starts anew asks again.
+// engines remembers what the API server acts on, by the names of MutatingAdmissionPolicies; an operator that
+// starts anew asks again.
 type engines struct {
 	inForce map[string]inForce
 	// removed is the digest of what the API server acted on, and may still.
@@ -44,24 +45,24 @@ type inForce struct {
 	since  time.Time
 }
 
-func (e *engines) note(policy, digest string, now time.Time) inForce {
+func (e *engines) note(name, digest string, now time.Time) inForce {
 	if e.inForce == nil {
 		e.inForce = map[string]inForce{}
 	}
-	e.inForce[policy] = inForce{digest, now}
-	return e.inForce[policy]
+	e.inForce[name] = inForce{digest, now}
+	return e.inForce[name]
 }
 
-func (e *engines) noteRemoval(policy string) {
-	known, acted := e.inForce[policy]
+func (e *engines) noteRemoval(name string) {
+	known, acted := e.inForce[name]
 	if !acted {
 		return
 	}
-	delete(e.inForce, policy)
+	delete(e.inForce, name)
 	if e.removed == nil {
 		e.removed = map[string]string{}
 	}
-	e.removed[policy] = known.digest
+	e.removed[name] = known.digest
 }
 
 func (e *engines) noteChecked(policy, digest string) {
@@ -72,13 +73,18 @@ func (e *engines) noteChecked(policy, digest string) {
 }
 
 func (e *engines) forget(policy string) {
-	delete(e.inForce, policy)
-	delete(e.removed, policy)
+	for _, name := range []string{admissionpolicy.Name(policy), admissionpolicy.HoldName(policy)} {
+		delete(e.inForce, name)
+		delete(e.removed, name)
+	}
 	delete(e.checked, policy)
 }
 
 // registerAdmissionPolicy has the API server inject by itself. What the webhook registered stays until then.
 func (r *SidecarPolicyReconciler) registerAdmissionPolicy(ctx context.Context, p *pass) error {
+	if err := r.registerHold(ctx, p); err != nil {
+		return err
+	}
 	births := rollout.BirthsOf(p.policy)
 	want, err := admissionpolicy.Compile(&admissionpolicy.Input{Policy: p.policy, Births: births, Revisions: p.revisions, Namespace: r.Namespace})
 	wrote := false
@@ -86,31 +92,46 @@ func (r *SidecarPolicyReconciler) registerAdmissionPolicy(ctx context.Context, p
 		wrote, err = r.applyAdmissionPolicy(ctx, p, want)
 	}
 	if err != nil {
+		p.behind = true
 		p.injecting = finding{no, v1alpha1.ReasonNotRegistered, err.Error()}
 		return err
 	}
-	known, acts := r.engines.inForce[p.policy.Name]
-	if wrote || known.digest != want.Digest {
-		now, err := r.inForce(ctx, want.Digest)
-		if err != nil {
-			p.injecting = finding{unknown, v1alpha1.ReasonWaitingForAPIServer, err.Error()}
-			return err
+	_, acted := r.engines.inForce[want.Policy.Name]
+	switch since, err := r.actsOn(ctx, p, want, wrote); {
+	case err != nil:
+		p.behind = true
+		p.injecting = finding{unknown, v1alpha1.ReasonWaitingForAPIServer, err.Error()}
+		return err
+	case since.IsZero():
+		p.behind = true
+		return r.stillBehind(ctx, p, acted)
+	default:
+		p.births = &births
+		p.injecting = finding{yes, v1alpha1.ReasonRegistered, "the API server gives new pods the sidecars"}
+		if age := p.now.Sub(since); age < overlap {
+			p.lookAgain(overlap - age)
+			return nil
 		}
-		if !now {
-			p.behind = true
-			p.lookAgain(askAgain)
-			return r.stillBehind(ctx, p, acts)
-		}
-		known = r.engines.note(p.policy.Name, want.Digest, p.now)
-	}
-	p.births = &births
-	p.injecting = finding{yes, v1alpha1.ReasonRegistered, "the API server gives new pods the sidecars"}
-	if age := p.now.Sub(known.since); age < overlap {
-		p.lookAgain(overlap - age)
-		return nil
 	}
 	_, err = r.unregisterWebhook(ctx, p.policy.Name)
 	return err
+}
+
+// actsOn says since when the API server is known to act on what is registered. Zero: it does not yet, and is asked again.
+func (r *SidecarPolicyReconciler) actsOn(ctx context.Context, p *pass, want *admissionpolicy.Registration, wrote bool) (since time.Time, err error) {
+	known := r.engines.inForce[want.Policy.Name]
+	if !wrote && known.digest == want.Digest {
+		return known.since, nil
+	}
+	now, err := r.inForce(ctx, want.Digest)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if !now {
+		p.lookAgain(askAgain)
+		return time.Time{}, nil
+	}
+	return r.engines.note(want.Policy.Name, want.Digest, p.now).since, nil
 }
 
 // stillBehind says what becomes of pods until the API server acts on the registration: they get what was
@@ -161,7 +182,7 @@ func (r *SidecarPolicyReconciler) applyAdmissionPolicy(ctx context.Context, p *p
 		}
 		wrote = wrote || written
 	}
-	return wrote, r.deleteBindings(ctx, p.policy.Name, func(name string) bool {
+	return wrote, r.deleteBindings(ctx, want.Policy, func(name string) bool {
 		return !slices.ContainsFunc(want.Bindings, func(b *admissionregistrationv1.MutatingAdmissionPolicyBinding) bool { return b.Name == name })
 	})
 }
@@ -188,7 +209,8 @@ func (r *SidecarPolicyReconciler) applyOwned(ctx context.Context, owners []metav
 
 // takeOver takes away what the API server injected by, a while after the webhook was registered.
 func (r *SidecarPolicyReconciler) takeOver(ctx context.Context, p *pass, registered time.Time) error {
-	compiled, err := r.compiledPolicy(ctx, p.policy.Name)
+	name := admissionpolicy.Name(p.policy.Name)
+	compiled, err := r.compiledPolicy(ctx, name)
 	if err != nil || compiled == nil {
 		return err
 	}
@@ -196,21 +218,21 @@ func (r *SidecarPolicyReconciler) takeOver(ctx context.Context, p *pass, registe
 		p.lookAgain(overlap - age)
 		return nil
 	}
-	_, err = r.unregisterAdmissionPolicy(ctx, p.policy.Name)
+	_, err = r.unregisterAdmissionPolicy(ctx, name)
 	return err
 }
 
-// unregisterAdmissionPolicy takes away what the API server injects by, and says whether it did till now.
-func (r *SidecarPolicyReconciler) unregisterAdmissionPolicy(ctx context.Context, policy string) (found bool, err error) {
-	compiled, err := r.compiledPolicy(ctx, policy)
+// unregisterAdmissionPolicy takes away a MutatingAdmissionPolicy, and says whether the API server acted on it till now.
+func (r *SidecarPolicyReconciler) unregisterAdmissionPolicy(ctx context.Context, name string) (found bool, err error) {
+	compiled, err := r.compiledPolicy(ctx, name)
 	if err != nil {
 		return false, err
 	}
 	if compiled == nil {
-		return r.stillActs(ctx, policy)
+		return r.stillActs(ctx, name)
 	}
-	r.engines.noteRemoval(policy)
-	if err := r.deleteBindings(ctx, policy, func(string) bool { return true }); err != nil {
+	r.engines.noteRemoval(name)
+	if err := r.deleteBindings(ctx, compiled, func(string) bool { return true }); err != nil {
 		return true, err
 	}
 	if err := r.Delete(ctx, compiled); client.IgnoreNotFound(err) != nil {
@@ -219,27 +241,27 @@ func (r *SidecarPolicyReconciler) unregisterAdmissionPolicy(ctx context.Context,
 	return true, nil
 }
 
-// stillActs says whether the API server injects by what was removed.
-func (r *SidecarPolicyReconciler) stillActs(ctx context.Context, policy string) (bool, error) {
-	digest, acted := r.engines.removed[policy]
+// stillActs says whether the API server acts on what was removed.
+func (r *SidecarPolicyReconciler) stillActs(ctx context.Context, name string) (bool, error) {
+	digest, acted := r.engines.removed[name]
 	if !acted {
 		return false, nil
 	}
 	acts, err := r.inForce(ctx, digest)
 	if err == nil && !acts {
-		delete(r.engines.removed, policy)
+		delete(r.engines.removed, name)
 	}
 	return acts, err
 }
 
-// compiledPolicy is what the API server injects by; nil where there is nothing.
-func (r *SidecarPolicyReconciler) compiledPolicy(ctx context.Context, policy string) (*admissionregistrationv1.MutatingAdmissionPolicy, error) {
+// compiledPolicy is a MutatingAdmissionPolicy that the operator wrote; nil where there is none.
+func (r *SidecarPolicyReconciler) compiledPolicy(ctx context.Context, name string) (*admissionregistrationv1.MutatingAdmissionPolicy, error) {
 	served, err := r.servesAdmissionPolicies()
 	if err != nil || !served {
 		return nil, err
 	}
 	current := &admissionregistrationv1.MutatingAdmissionPolicy{}
-	err = r.Get(ctx, client.ObjectKey{Name: admissionpolicy.Name(policy)}, current)
+	err = r.Get(ctx, client.ObjectKey{Name: name}, current)
 	if apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -251,9 +273,9 @@ func (r *SidecarPolicyReconciler) compiledPolicy(ctx context.Context, policy str
 
 // deleteBindings removes the surplus ones. That by which the API server is asked goes last: when it
 // is not known any more, none is.
-func (r *SidecarPolicyReconciler) deleteBindings(ctx context.Context, policy string, surplus func(name string) bool) error {
+func (r *SidecarPolicyReconciler) deleteBindings(ctx context.Context, of *admissionregistrationv1.MutatingAdmissionPolicy, surplus func(name string) bool) error {
 	bindings := &admissionregistrationv1.MutatingAdmissionPolicyBindingList{}
-	if err := r.List(ctx, bindings, client.MatchingLabels{v1alpha1.PolicyLabel: policy}); err != nil {
+	if err := r.List(ctx, bindings, client.MatchingLabels(of.Labels)); err != nil {
 		return fmt.Errorf("listing bindings: %w", err)
 	}
 	slices.SortFunc(bindings.Items, func(a, b admissionregistrationv1.MutatingAdmissionPolicyBinding) int {
@@ -261,7 +283,7 @@ func (r *SidecarPolicyReconciler) deleteBindings(ctx context.Context, policy str
 	})
 	for i := range bindings.Items {
 		binding := &bindings.Items[i]
-		if !surplus(binding.Name) || binding.Spec.PolicyName != admissionpolicy.Name(policy) {
+		if !surplus(binding.Name) || binding.Spec.PolicyName != of.Name {
 			continue
 		}
 		if err := r.Delete(ctx, binding); client.IgnoreNotFound(err) != nil {
@@ -302,7 +324,9 @@ func (p *pass) noteBirths(status *v1alpha1.SidecarPolicyStatus) {
 
 // acceptEngine refuses what the engine can't do: what can't be compiled, and what the API server does not take.
 func (r *SidecarPolicyReconciler) acceptEngine(ctx context.Context, p *pass) {
-	if p.accepted.holds != yes || p.policy.Spec.Injection.Engine != v1alpha1.EngineAdmissionPolicy {
+	injection := &p.policy.Spec.Injection
+	compiles, holds := injection.Engine == v1alpha1.EngineAdmissionPolicy, injection.FailurePolicy == v1alpha1.FailurePolicyHold
+	if p.accepted.holds != yes || (!compiles && !holds) {
 		return
 	}
 	served, err := r.servesAdmissionPolicies()
@@ -312,7 +336,15 @@ func (r *SidecarPolicyReconciler) acceptEngine(ctx context.Context, p *pass) {
 		return
 	}
 	if !served {
-		p.refuse("spec.injection.engine: AdmissionPolicy needs an API server that serves MutatingAdmissionPolicies of admissionregistration.k8s.io/v1 (Kubernetes 1.36 or newer), and this one does not: write engine: Webhook")
+		const needs = " needs an API server that serves MutatingAdmissionPolicies of admissionregistration.k8s.io/v1 (Kubernetes 1.36 or newer), and this one does not: write "
+		if holds {
+			p.refuse("spec.injection.failurePolicy: Hold" + needs + "failurePolicy: Ignore or Fail")
+		} else {
+			p.refuse("spec.injection.engine: AdmissionPolicy" + needs + "engine: Webhook")
+		}
+		return
+	}
+	if !compiles {
 		return
 	}
 	if problems := p.notCompilable(); len(problems) > 0 {

@@ -107,7 +107,7 @@ func (r *SidecarPolicyReconciler) release(ctx context.Context, p *pass) error {
 }
 
 // leave ends what was done for a policy that is gone: its registration, its prefetch pods, and whatever it keeps out of
-// its endpoints. The garbage collector would remove the former, a little later.
+// its endpoints or from being scheduled. The garbage collector would remove the former, a little later.
 func (r *SidecarPolicyReconciler) leave(ctx context.Context, name string) error {
 	if _, err := r.stopInjection(ctx, name); err != nil {
 		return err
@@ -116,15 +116,17 @@ func (r *SidecarPolicyReconciler) leave(ctx context.Context, name string) error 
 	if err != nil {
 		return fmt.Errorf("listing pods that carry the sidecars: %w", err)
 	}
-	p := &pass{policy: &v1alpha1.SidecarPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}}, now: r.Clock.Now(), plan: &rollout.Plan{Undrains: shut(pods, name)}}
+	p := &pass{policy: &v1alpha1.SidecarPolicy{ObjectMeta: metav1.ObjectMeta{Name: name}}, now: r.Clock.Now(),
+		plan: &rollout.Plan{Undrains: shut(pods, name), Released: held(pods, name)}}
 	if err := r.act(ctx, p); err != nil {
 		return err
 	}
 	if policy := r.known.drop(name); policy != nil {
-		ctrl.LoggerFrom(ctx).Info("the policy is gone", "podsWithItsSidecars", len(pods))
-		if len(pods) > 0 {
+		carrying := len(pods) - len(p.plan.Released)
+		ctrl.LoggerFrom(ctx).Info("the policy is gone", "podsWithItsSidecars", carrying)
+		if carrying > 0 {
 			r.event(policy, corev1.EventTypeNormal, v1alpha1.ReasonSidecarsKept, "Unplug",
-				"the policy was deleted; %d pods still carry its sidecars, and lose them when they are recreated", len(pods))
+				"the policy was deleted; %d pods still carry its sidecars, and lose them when they are recreated", carrying)
 		}
 	}
 	r.forget(name)

@@ -84,7 +84,11 @@ func (r *SidecarPolicyReconciler) lookAround(ctx context.Context, p *pass) error
 
 // hashes are of the content of all triggers together, by namespace of the fleet.
 func (r *SidecarPolicyReconciler) hashes(ctx context.Context, p *pass) (map[string]string, error) {
-	namespaces, err := r.namespaces(ctx, p.policy)
+	selector, err := r.selectors.OfPolicy(p.policy, r.Namespace)
+	if err != nil {
+		return nil, err
+	}
+	namespaces, err := r.namespaces(ctx, selector)
 	if err != nil {
 		return nil, err
 	}

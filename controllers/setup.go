@@ -24,7 +24,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
-	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 )
 
 // gather is how long events about a policy's fleet are gathered before a pass looks
@@ -48,6 +47,7 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 		Webhook:       o.Webhook,
 		ServerVersion: o.ServerVersion,
 		Reports:       o.Reports,
+		CountsEvery:   time.Second,
 		Prefetcher:    &Prefetcher{Client: mgr.GetClient(), Pods: pods, IdleImage: o.PrefetchImage, ServerVersion: o.ServerVersion},
 	}
 	r.measurements.answered = make(chan event.TypedGenericEvent[*v1alpha1.SidecarPolicy])
@@ -116,7 +116,7 @@ func (r *SidecarPolicyReconciler) allPolicies(ctx context.Context, _ client.Obje
 	return r.policyNames(ctx, func(*v1alpha1.SidecarPolicy) bool { return true })
 }
 
-// policiesOfPod are the policies that the pod carries sidecars of, and those whose
+// policiesOfPod are the policies that the pod carries sidecars of, or waits for, and those whose
 // pod selector matches it. Whether its namespace matches too is left to the pass. A
 // prefetch pod matters to the policy that it is of.
 func (r *SidecarPolicyReconciler) policiesOfPod(ctx context.Context, pod client.Object) []string {
@@ -124,11 +124,11 @@ func (r *SidecarPolicyReconciler) policiesOfPod(ctx context.Context, pod client.
 		return policyOfLabel(ctx, pod)
 	}
 	names := map[string]bool{}
-	for _, name := range v1alpha1.PoliciesOf(pod.GetLabels()) {
+	for _, name := range carried(pod.(*corev1.Pod)) {
 		names[name] = true
 	}
 	for _, name := range r.policyNames(ctx, func(policy *v1alpha1.SidecarPolicy) bool {
-		selector, err := selection.New(&policy.Spec.Selector, r.Namespace)
+		selector, err := r.selectors.OfPolicy(policy, r.Namespace)
 		return err == nil && selector.Anywhere(pod.GetLabels())
 	}) {
 		names[name] = true

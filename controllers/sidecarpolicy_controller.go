@@ -18,6 +18,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/internal/report"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
+	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 )
 
 // SidecarPolicyReconciler makes the cluster be as a policy says: it accepts the
@@ -38,6 +39,9 @@ type SidecarPolicyReconciler struct {
 	Prefetcher *Prefetcher
 	// Reports is where the passes say what reports are made from; nil where none are written.
 	Reports *report.Board
+	// CountsEvery is how long at least lies between two writes of a policy's status of which the later
+	// one changes no more than counts. Zero: every change is written at once.
+	CountsEvery time.Duration
 
 	// judgements are the last of each policy; one that starts without them judges every pod.
 	judgements map[string]*fleet.Judgement
@@ -50,6 +54,9 @@ type SidecarPolicyReconciler struct {
 	outcomes     outcomes
 	known        known
 	engines      engines
+	selectors    selection.Cache
+	// reported is when the status of each policy was written last.
+	reported map[string]time.Time
 }
 
 // +kubebuilder:rbac:groups=fleet.sidecar.dev,resources=sidecarpolicies,verbs=list;watch;patch
@@ -84,6 +91,8 @@ type pass struct {
 	pods        []fleet.PodState
 	deselected  []fleet.PodState
 	disruptions []fleet.Disruption
+	// stillAway: pods wait for the sidecars, and new ones would, too.
+	stillAway bool
 	// images says which are on which node; nil where the plan did not ask. See presence.
 	images    *prefetch.View
 	imagesErr error
@@ -154,7 +163,8 @@ func (p *pass) lookAgain(after time.Duration) {
 	}
 }
 
-// run does the steps in order. The first that can't be done ends the pass.
+// run does the steps in order. The first that can't be done ends the pass, but for the registration: whether new pods are
+// injected or not, running ones are upgraded, watched and put back.
 func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 	if err := r.accept(ctx, p); err != nil || p.goal == nil {
 		return err
@@ -166,22 +176,14 @@ func (r *SidecarPolicyReconciler) run(ctx context.Context, p *pass) error {
 	if err := r.holdOn(ctx, p); err != nil {
 		return err
 	}
-	if p.accepted.holds == yes {
-		if err := r.register(ctx, p); err != nil {
-			return err
+	failure := r.register(ctx, p)
+	for _, step := range []func(context.Context, *pass) error{r.observe, r.act, r.prefetch} {
+		if err := step(ctx, p); err != nil {
+			return errors.Join(failure, err)
 		}
 	}
-	if err := r.observe(ctx, p); err != nil {
-		return err
-	}
-	if err := r.act(ctx, p); err != nil {
-		return err
-	}
-	if err := r.prefetch(ctx, p); err != nil {
-		return err
-	}
 	r.measure(ctx, p)
-	return r.trimHistory(ctx, p)
+	return errors.Join(failure, r.trimHistory(ctx, p))
 }
 
 // post says what the pass saw of each workload. A policy of which nothing was ever accepted saw nothing.
@@ -198,6 +200,7 @@ func (r *SidecarPolicyReconciler) post(p *pass) {
 // forget drops what is known of a policy that is gone.
 func (r *SidecarPolicyReconciler) forget(policy string) {
 	metrics.Forget(policy)
+	delete(r.reported, policy)
 	delete(r.judgements, policy)
 	r.refusals.forget(policy)
 	r.measurements.take(policy)

@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,8 +25,8 @@ const (
 	unknown = metav1.ConditionUnknown
 )
 
-// writeStatus reports the pass: one write, and only when something changed. Events follow
-// a write that succeeded.
+// writeStatus reports the pass: one write, and only when something changed; counts that go on
+// changing, as while pods come and go, are gathered. Events follow a write that succeeded.
 func (r *SidecarPolicyReconciler) writeStatus(ctx context.Context, p *pass, failure error) error {
 	before := p.policy.Status
 	after := nextStatus(p, failure)
@@ -33,14 +34,37 @@ func (r *SidecarPolicyReconciler) writeStatus(ctx context.Context, p *pass, fail
 	if equality.Semantic.DeepEqual(before, after) {
 		return nil
 	}
+	if wait := r.reported[p.policy.Name].Add(r.CountsEvery).Sub(p.now); wait > 0 && countsAlone(&before, &after) {
+		p.lookAgain(wait)
+		return nil
+	}
 	updated := p.policy.DeepCopy()
 	updated.Status = after
 	if err := r.Status().Update(ctx, updated); err != nil {
 		return fmt.Errorf("writing the status: %w", err)
 	}
+	if r.reported == nil {
+		r.reported = map[string]time.Time{}
+	}
+	r.reported[p.policy.Name] = p.now
 	r.announce(p.policy, &before, &after)
 	r.announceMissing(p, &before, &after)
 	return nil
+}
+
+// countsAlone says whether two statuses differ in numbers, and in words about them, that nothing is decided by.
+func countsAlone(before, after *v1alpha1.SidecarPolicyStatus) bool {
+	return equality.Semantic.DeepEqual(withoutCounts(before), withoutCounts(after))
+}
+
+func withoutCounts(status *v1alpha1.SidecarPolicyStatus) v1alpha1.SidecarPolicyStatus {
+	rest := *status
+	rest.Pods, rest.MaxSidecarDowntimeSeconds = nil, nil
+	rest.Conditions = slices.Clone(rest.Conditions)
+	for i := range rest.Conditions {
+		rest.Conditions[i].Message = ""
+	}
+	return rest
 }
 
 // nextStatus computes the status from what the pass found.
@@ -225,7 +249,7 @@ func degraded(p *pass) finding {
 	case s.Refused > 0:
 		return finding{yes, v1alpha1.ReasonUpdateRefused, fmt.Sprintf("the API server refuses to update %d pods (see status.unhealthy); the others go on", s.Refused)}
 	}
-	for _, look := range []func(*pass) (finding, bool){unplugTrouble, missingTrouble} {
+	for _, look := range []func(*pass) (finding, bool){unplugTrouble, heldTrouble, missingTrouble} {
 		if trouble, found := look(p); found {
 			return trouble
 		}
@@ -249,6 +273,8 @@ func isReady(p *pass) finding {
 		return finding{no, v1alpha1.ReasonStalePods, fmt.Sprintf("%d pods lack template changes that can't be made in a running pod: recreate them (kubectl rollout restart) to bring them up to date", c.Stale)}
 	case p.injecting.holds != yes && !p.policy.Spec.Injection.Paused:
 		return finding{no, p.injecting.reason, p.injecting.message}
+	case p.injecting.reason == v1alpha1.ReasonWaitingForAPIServer:
+		return finding{no, p.injecting.reason, p.injecting.message}
 	case p.injectsOther:
 		return finding{no, v1alpha1.ReasonWaitingForAPIServer, "new pods get what they got before the last change, until the API server acts on it"}
 	}
@@ -256,7 +282,7 @@ func isReady(p *pass) finding {
 	if c.Exempt > 0 {
 		message += fmt.Sprintf("; %d are exempt by the annotation %s", c.Exempt, v1alpha1.ExemptUntilAnnotation)
 	}
-	for _, more := range []string{missingMessage(p), deselectedMessage(p)} {
+	for _, more := range []string{heldMessage(p), missingMessage(p), deselectedMessage(p)} {
 		if more != "" {
 			message += "; " + more
 		}

@@ -117,6 +117,17 @@ func (p *pass) stillCarrying() int {
 	return n + p.plan.Summary.Unplug.Carrying
 }
 
+// held are the pods that wait for the sidecars of a policy that is gone.
+func held(pods []*corev1.Pod, policy string) []*fleet.PodState {
+	var states []*fleet.PodState
+	for _, pod := range pods {
+		if slices.Contains(v1alpha1.HeldBy(pod), policy) {
+			states = append(states, &fleet.PodState{Member: fleet.Member{Pod: pod}})
+		}
+	}
+	return states
+}
+
 // shut are the pods of a policy that is gone which its readiness gate keeps out of their endpoints.
 func shut(pods []*corev1.Pod, policy string) []*fleet.PodState {
 	var states []*fleet.PodState

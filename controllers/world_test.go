@@ -94,11 +94,25 @@ func newReadyWorld(changes ...func(*v1alpha1.SidecarPolicy)) *world {
 // restartOperator replaces the operator by one that remembers nothing.
 func (w *world) restartOperator() {
 	w.reconciler = &controllers.SidecarPolicyReconciler{
-		Client: w.client(), Pods: controllers.ListedPods{Reader: w.client()}, Live: server.Client, Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
+		Client: w.client(), Pods: worldPods{controllers.ListedPods{Reader: w.client()}, w.name}, Live: server.Client, Recorder: w.events, Clock: w.clock, Namespace: operatorNamespace,
 		// Nobody listens there: pods are injected by newPod, as the webhook would.
 		Webhook:       controllers.WebhookEndpoint{Host: "127.0.0.1", Port: 1, Secret: certificate},
 		ServerVersion: func() (string, error) { return "v1.37.2", nil },
 	}
+}
+
+// worldPods looks in the world's own namespace alone for pods that carry sidecars or wait for them: those of the tests before would be
+// listed in each pass.
+type worldPods struct {
+	controllers.ListedPods
+	namespace string
+}
+
+func (p worldPods) Carrying(ctx context.Context, policy string) ([]*corev1.Pod, error) {
+	pods, err := p.InNamespace(ctx, p.namespace)
+	return slices.DeleteFunc(pods, func(pod *corev1.Pod) bool {
+		return !slices.Contains(append(v1alpha1.PoliciesOf(pod.Labels), v1alpha1.HeldBy(pod)...), policy)
+	}), err
 }
 
 // remove takes out what would act on other tests. There is no garbage collector here.

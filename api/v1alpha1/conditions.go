@@ -101,6 +101,9 @@ const (
 	ReasonTooManyMissing Reason = "TooManyMissing"
 	// ReasonReplacedInVain: pods that lacked the sidecars were replaced, and the new ones lack them too.
 	ReasonReplacedInVain Reason = "ReplacedInVain"
+	// ReasonHeld: a pod waits unscheduled for the sidecars, since it was created while the operator could not be
+	// reached and injection.failurePolicy is Hold. As a reason of Degraded: nobody makes such pods anew.
+	ReasonHeld Reason = "Held"
 	// ReasonUnplugging: pods are to lose the sidecars, since the policy is being deleted.
 	ReasonUnplugging Reason = "Unplugging"
 	// ReasonUnplugStuck: pods are to lose the sidecars, and none of them can be recreated now; the message says why.

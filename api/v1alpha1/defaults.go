@@ -30,6 +30,9 @@ const (
 // DefaultSoak is how long the first steps are watched where the author wrote none.
 const DefaultSoak = time.Minute
 
+// Holds says whether new pods wait for the sidecars where the operator can't be reached.
+func (s *InjectionSpec) Holds() bool { return s.FailurePolicy == FailurePolicyHold && !s.Paused }
+
 // leastMaxMissing is what a percentage of maxMissing comes to at least.
 const leastMaxMissing = 3
 

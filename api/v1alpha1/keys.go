@@ -84,6 +84,24 @@ func DrainCondition(policy string) corev1.PodConditionType {
 	return corev1.PodConditionType(DrainConditionPrefix + policy)
 }
 
+// HoldGatePrefix followed by the policy's name is a scheduling gate of pods that wait for the policy's sidecars; see HoldGate.
+const HoldGatePrefix = "hold.fleet.sidecar.dev/"
+
+// HoldGate is the scheduling gate (KEP-3521) of a policy with failurePolicy Hold. The API server gives it to every new pod
+// that the policy selects, and the webhook takes it off when it has answered for the policy.
+func HoldGate(policy string) string { return HoldGatePrefix + policy }
+
+// HeldBy names the policies whose sidecars a pod waits for.
+func HeldBy(pod *corev1.Pod) []string {
+	var policies []string
+	for _, gate := range pod.Spec.SchedulingGates {
+		if policy, ours := strings.CutPrefix(gate.Name, HoldGatePrefix); ours {
+			policies = append(policies, policy)
+		}
+	}
+	return policies
+}
+
 // RevisionLabel is the key of the pod label that carries a policy's revision.
 func RevisionLabel(policy string) string { return RevisionLabelPrefix + policy }
 

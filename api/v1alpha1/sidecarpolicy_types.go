@@ -266,7 +266,7 @@ type AppContainer struct {
 }
 
 // InjectionFailurePolicy says what becomes of a pod while the operator can't be reached.
-// +kubebuilder:validation:Enum=Ignore;Fail
+// +kubebuilder:validation:Enum=Ignore;Fail;Hold
 type InjectionFailurePolicy string
 
 const (
@@ -274,6 +274,9 @@ const (
 	FailurePolicyIgnore InjectionFailurePolicy = "Ignore"
 	// FailurePolicyFail refuses the pod. Only pods that the policy selects are refused.
 	FailurePolicyFail InjectionFailurePolicy = "Fail"
+	// FailurePolicyHold creates the pod and keeps it from being scheduled, until the operator is back and
+	// replaces it by one with the sidecars. It needs engine Webhook and Kubernetes 1.36. See HoldGate.
+	FailurePolicyHold InjectionFailurePolicy = "Hold"
 )
 
 // InjectionEngine is what injects into new pods.
@@ -290,6 +293,7 @@ const (
 )
 
 // InjectionSpec says how new pods get the template.
+// +kubebuilder:validation:XValidation:rule="!has(self.failurePolicy) || self.failurePolicy != 'Hold' || !has(self.engine) || self.engine != 'AdmissionPolicy'",message="failurePolicy Hold is for engine Webhook: the API server, which injects with engine AdmissionPolicy, is never away when a pod is created: write failurePolicy: Ignore or Fail"
 // +kubebuilder:validation:XValidation:rule="!has(self.engine) || self.engine != 'AdmissionPolicy' || !has(self.overrides) || size(self.overrides) == 0",message="engine AdmissionPolicy can't read what owners of pods override: remove overrides, or write engine: Webhook"
 type InjectionSpec struct {
 	// engine is Webhook (default) or AdmissionPolicy, which needs Kubernetes 1.36. Both give a pod the same.
@@ -300,7 +304,9 @@ type InjectionSpec struct {
 
 	// failurePolicy is what happens to a selected pod that is created while the
 	// operator can't be reached: Ignore (default) creates it without the sidecars, Fail
-	// refuses it. With engine AdmissionPolicy it is about the API server itself failing to inject.
+	// refuses it, Hold creates it and lets it wait unscheduled; when the operator is back it evicts the pod,
+	// for its owner to make one with the sidecars. With engine AdmissionPolicy it is about the API server
+	// itself failing to inject, and Hold is not possible.
 	// +kubebuilder:default=Ignore
 	// +optional
 	FailurePolicy InjectionFailurePolicy `json:"failurePolicy,omitempty"`
@@ -995,6 +1001,9 @@ type PodCounts struct {
 	Failed int32 `json:"failed"`
 	// missing is how many selected pods don't carry the sidecars.
 	Missing int32 `json:"missing"`
+	// held is how many of the missing ones wait for the sidecars and are not scheduled until they have them, since
+	// injection.failurePolicy is Hold.
+	Held int32 `json:"held"`
 	// drifted is how many have a sidecar image that no revision of theirs asks for.
 	Drifted int32 `json:"drifted"`
 	// stale is how many lack a template change that can't be made in a running pod.

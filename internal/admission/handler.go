@@ -70,6 +70,8 @@ type Injector struct {
 	Recorder events.EventRecorder
 	// Namespace is the operator's own, where revisions are.
 	Namespace string
+
+	selectors selection.Cache
 }
 
 // review is about one pod: what is asked, and what is answered so far.
@@ -89,7 +91,8 @@ type review struct {
 // only if they could not inject: registrations exclude pods that have the sidecars.
 //
 // A pod is refused only where a policy's author asked for that (failurePolicy Fail) and the answer could not be
-// found; a clash never refuses it.
+// found; a clash never refuses it. One that waits for the sidecars of a policy (failurePolicy Hold) waits no more when the answer was
+// found, whatever it is.
 func (i *Injector) Handle(ctx context.Context, req admission.Request, asked v1alpha1.InjectionFailurePolicy) admission.Response {
 	v := &review{request: req, pod: &corev1.Pod{}}
 	var policies []*v1alpha1.SidecarPolicy
@@ -130,11 +133,6 @@ func (i *Injector) read(ctx context.Context, v *review) error {
 	if err := i.Decoder.Decode(v.request, v.pod); err != nil {
 		return fmt.Errorf("decoding the pod: %w", err)
 	}
-	namespace := &corev1.Namespace{}
-	if err := i.Reader.Get(ctx, client.ObjectKey{Name: v.request.Namespace}, namespace); err != nil {
-		return fmt.Errorf("reading namespace %s: %w", v.request.Namespace, err)
-	}
-	v.namespace = namespace.Labels
 	return i.readLimits(ctx, v)
 }
 
@@ -152,23 +150,47 @@ func (i *Injector) readLimits(ctx context.Context, v *review) error {
 	return nil
 }
 
-// selecting are the policies that select the pod and are registered, by name.
+// selecting are the policies that select the pod, by name. The API server asks for at least one: where the cache knows of none,
+// it is behind.
 func (i *Injector) selecting(ctx context.Context, v *review) ([]*v1alpha1.SidecarPolicy, error) {
+	policies, err := i.selectingBy(ctx, i.Reader, v)
+	if apierrors.IsNotFound(err) || (err == nil && len(policies) == 0) {
+		policies, err = i.selectingBy(ctx, i.Live, v)
+	}
+	return policies, err
+}
+
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
+
+// selectingBy goes by what is registered: a change of a policy that is not accepted changes nothing for new pods.
+func (i *Injector) selectingBy(ctx context.Context, reader client.Reader, v *review) ([]*v1alpha1.SidecarPolicy, error) {
+	namespace := &corev1.Namespace{}
+	if err := reader.Get(ctx, client.ObjectKey{Name: v.request.Namespace}, namespace); err != nil {
+		return nil, fmt.Errorf("reading namespace %s: %w", v.request.Namespace, err)
+	}
+	v.namespace = namespace.Labels
+	registrations := &admissionregistrationv1.MutatingWebhookConfigurationList{}
+	if err := reader.List(ctx, registrations, client.HasLabels{v1alpha1.PolicyLabel}, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("reading the registrations: %w", err)
+	}
+	selected := map[string]bool{}
+	for j := range registrations.Items {
+		selector, err := i.selectors.OfRegistration(&registrations.Items[j])
+		if err != nil {
+			return nil, fmt.Errorf("reading the registration %s: %w", registrations.Items[j].Name, err)
+		}
+		if pods := selector.In(v.namespace); pods != nil && pods.Matches(labels.Set(v.pod.Labels)) {
+			selected[registrations.Items[j].Labels[v1alpha1.PolicyLabel]] = true
+		}
+	}
 	list := &v1alpha1.SidecarPolicyList{}
-	if err := i.Reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+	if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("reading the policies: %w", err)
 	}
 	var policies []*v1alpha1.SidecarPolicy
 	for j := range list.Items {
 		policy := &list.Items[j]
-		if policy.Spec.Injection.Paused || policy.Status.TargetRevision == "" || !i.selects(policy, v) {
-			continue
-		}
-		asked, err := i.asked(ctx, policy)
-		if err != nil {
-			return nil, err
-		}
-		if asked {
+		if selected[policy.Name] && policy.Status.TargetRevision != "" {
 			policies = append(policies, policy)
 		}
 	}
@@ -176,33 +198,12 @@ func (i *Injector) selecting(ctx context.Context, v *review) ([]*v1alpha1.Sideca
 	return policies, nil
 }
 
-func (i *Injector) selects(policy *v1alpha1.SidecarPolicy, v *review) bool {
-	selector, err := selection.New(&policy.Spec.Selector, i.Namespace)
-	if err != nil {
-		return false // it is not accepted, and says so
-	}
-	pods := selector.In(v.namespace)
-	return pods != nil && pods.Matches(labels.Set(v.pod.Labels))
-}
-
-// asked says whether the webhook injects for a policy. For one that the API server injects for by itself it does as long as it is
-// registered: until the API server is known to act, or for good where the change of engines was not accepted.
-func (i *Injector) asked(ctx context.Context, policy *v1alpha1.SidecarPolicy) (bool, error) {
-	if policy.Spec.Injection.Engine != v1alpha1.EngineAdmissionPolicy {
-		return true, nil
-	}
-	err := i.Reader.Get(ctx, client.ObjectKey{Name: RegistrationName(policy.Name)}, &admissionregistrationv1.MutatingWebhookConfiguration{})
-	if client.IgnoreNotFound(err) != nil {
-		return false, fmt.Errorf("reading the registration of policy %s: %w", policy.Name, err)
-	}
-	return err == nil, nil
-}
-
 // answer adds what one policy has to say. The error refuses the pod.
 func (i *Injector) answer(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) error {
 	defer func(began time.Time) { metrics.ObserveAdmission(policy.Name, time.Since(began)) }(time.Now())
 	err := guard(func() error { return i.inject(ctx, policy, v) })
 	if err == nil {
+		v.release(policy.Name)
 		return nil
 	}
 	failurePolicy := policy.Spec.Injection.FailurePolicy
@@ -212,6 +213,17 @@ func (i *Injector) answer(ctx context.Context, policy *v1alpha1.SidecarPolicy, v
 	}
 	v.skip(policy.Name, v1alpha1.ReasonNoRevision, err.Error())
 	return nil
+}
+
+// release takes the policy's gate off the pod.
+func (v *review) release(policy string) {
+	gates := v.pod.Spec.SchedulingGates
+	at := slices.IndexFunc(gates, func(gate corev1.PodSchedulingGate) bool { return gate.Name == v1alpha1.HoldGate(policy) })
+	if at < 0 {
+		return
+	}
+	v.patch = append(v.patch, jsonpatch.NewOperation("remove", fmt.Sprintf("/spec/schedulingGates/%d", at), nil))
+	v.pod.Spec.SchedulingGates = slices.Delete(gates, at, at+1)
 }
 
 func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 	admissionv1 "k8s.io/api/admission/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,15 +29,18 @@ type brokenReader struct {
 }
 
 func (r *brokenReader) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
-	policies, are := list.(*v1alpha1.SidecarPolicyList)
-	if !are {
-		return nil
+	switch list := list.(type) {
+	case *v1alpha1.SidecarPolicyList:
+		policy := v1alpha1.SidecarPolicy{}
+		policy.Name, policy.Status.TargetRevision = "broken", "r"
+		policy.Spec.Injection.FailurePolicy = r.failurePolicy
+		list.Items = []v1alpha1.SidecarPolicy{policy}
+	case *admissionregistrationv1.MutatingWebhookConfigurationList:
+		registration := admissionregistrationv1.MutatingWebhookConfiguration{Webhooks: []admissionregistrationv1.MutatingWebhook{
+			{NamespaceSelector: &metav1.LabelSelector{}, ObjectSelector: &metav1.LabelSelector{}}}}
+		registration.Labels = map[string]string{v1alpha1.PolicyLabel: "broken"}
+		list.Items = []admissionregistrationv1.MutatingWebhookConfiguration{registration}
 	}
-	policy := v1alpha1.SidecarPolicy{}
-	policy.Name, policy.Status.TargetRevision = "broken", "r"
-	policy.Spec.Selector.NamespaceSelector = &metav1.LabelSelector{}
-	policy.Spec.Injection.FailurePolicy = r.failurePolicy
-	policies.Items = []v1alpha1.SidecarPolicy{policy}
 	return nil
 }
 
@@ -61,7 +65,7 @@ func TestPromise2WhatBreaksRefusesNoPodUnlessItsAuthorAskedForThat(t *testing.T)
 	const secret = "hunter2"
 	var log strings.Builder
 	ctrl.SetLogger(funcr.New(func(prefix, args string) { log.WriteString(prefix + " " + args + "\n") }, funcr.Options{Verbosity: 10}))
-	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{"containers":[{"name":"app","env":[{"name":"PASSWORD","value":"` + secret + `"}]}]}}`
+	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{"schedulingGates":[{"name":"hold.fleet.sidecar.dev/broken"}],"containers":[{"name":"app","env":[{"name":"PASSWORD","value":"` + secret + `"}]}]}}`
 	for _, tc := range []struct {
 		name   string
 		reader brokenReader
@@ -73,7 +77,7 @@ func TestPromise2WhatBreaksRefusesNoPodUnlessItsAuthorAskedForThat(t *testing.T)
 		{"a pod that can't be read", brokenReader{}, strings.Replace(pod, `"`+secret+`"`, `["`+secret+`"]`, 1), "decoding the pod"},
 		{"a pod that is no JSON", brokenReader{}, strings.Replace(pod, `"`+secret+`"`, secret, 1), "decoding the pod"},
 	} {
-		for _, failurePolicy := range []v1alpha1.InjectionFailurePolicy{v1alpha1.FailurePolicyIgnore, v1alpha1.FailurePolicyFail} {
+		for _, failurePolicy := range []v1alpha1.InjectionFailurePolicy{v1alpha1.FailurePolicyIgnore, v1alpha1.FailurePolicyFail, v1alpha1.FailurePolicyHold} {
 			t.Run(tc.name+"/"+string(failurePolicy), func(t *testing.T) {
 				log.Reset()
 				tc.reader.failurePolicy = failurePolicy
@@ -84,7 +88,7 @@ func TestPromise2WhatBreaksRefusesNoPodUnlessItsAuthorAskedForThat(t *testing.T)
 				injector := &admission.Injector{Reader: &tc.reader, Live: &tc.reader, Decoder: webhook.NewDecoder(scheme)}
 				response := injector.Handle(t.Context(), webhook.Request{AdmissionRequest: admissionv1.AdmissionRequest{
 					Namespace: "shop", Object: runtime.RawExtension{Raw: []byte(tc.pod)}, Operation: admissionv1.Create}}, failurePolicy)
-				if want := failurePolicy == v1alpha1.FailurePolicyIgnore; response.Allowed != want {
+				if want := failurePolicy != v1alpha1.FailurePolicyFail; response.Allowed != want {
 					t.Errorf("allowed: %t, want %t: %v", response.Allowed, want, response.Result)
 				}
 				if len(response.Patches)+len(response.Patch) > 0 {

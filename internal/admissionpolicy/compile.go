@@ -56,6 +56,11 @@ func Compile(in *Input) (*Registration, error) {
 	if err != nil {
 		return nil, err
 	}
+	return in.register(Name(in.Policy.Name), spec)
+}
+
+// register gives a specification its name, its digest and its bindings.
+func (in *Input) register(name string, spec *admissionregistrationv1.MutatingAdmissionPolicySpec) (*Registration, error) {
 	pairs := selection.Pairs(&in.Policy.Spec.Selector, in.Namespace)
 	digest, err := digestOf(spec, pairs)
 	if err != nil {
@@ -63,11 +68,11 @@ func Compile(in *Input) (*Registration, error) {
 	}
 	spec.Variables = append([]admissionregistrationv1.Variable{{Name: "digest", Expression: quote(digest)}}, spec.Variables...)
 	r := &Registration{Digest: digest, Policy: &admissionregistrationv1.MutatingAdmissionPolicy{
-		ObjectMeta: metav1.ObjectMeta{Name: Name(in.Policy.Name), Labels: map[string]string{v1alpha1.PolicyLabel: in.Policy.Name}}, Spec: *spec}}
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.PolicyLabel: in.Policy.Name}}, Spec: *spec}}
 	for i, pair := range pairs {
-		r.Bindings = append(r.Bindings, in.binding(bindingPrefixes[i], pair))
+		r.Bindings = append(r.Bindings, r.binding(bindingPrefixes[i], pair))
 	}
-	r.Bindings = append(r.Bindings, in.binding(checkPrefix, checkedBy(digest, in.Namespace)))
+	r.Bindings = append(r.Bindings, r.binding(checkPrefix, checkedBy(digest, in.Namespace)))
 	for _, v := range spec.Variables {
 		if len(v.Expression) > maxExpression {
 			return nil, fmt.Errorf("the template is too big for an AdmissionPolicy (%s has %d characters, and the API server reads %d): "+
@@ -80,11 +85,11 @@ func Compile(in *Input) (*Registration, error) {
 // bindingPrefixes tell the bindings of one policy apart: a selection has two pairs at most.
 var bindingPrefixes = []string{"", "opted-in."}
 
-func (in *Input) binding(prefix string, selects selection.Pair) *admissionregistrationv1.MutatingAdmissionPolicyBinding {
+func (r *Registration) binding(prefix string, selects selection.Pair) *admissionregistrationv1.MutatingAdmissionPolicyBinding {
 	return &admissionregistrationv1.MutatingAdmissionPolicyBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: prefix + Name(in.Policy.Name), Labels: map[string]string{v1alpha1.PolicyLabel: in.Policy.Name}},
+		ObjectMeta: metav1.ObjectMeta{Name: prefix + r.Policy.Name, Labels: r.Policy.Labels},
 		Spec: admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{
-			PolicyName: Name(in.Policy.Name),
+			PolicyName: r.Policy.Name,
 			MatchResources: &admissionregistrationv1.MatchResources{
 				NamespaceSelector: selects.Namespaces, ObjectSelector: selects.Pods,
 				MatchPolicy: ptr.To(admissionregistrationv1.Equivalent),

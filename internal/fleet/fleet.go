@@ -123,6 +123,8 @@ type PodState struct {
 	// Injected: the pod carries the policy's sidecars. Where it doesn't, only
 	// Conflicts, Missed, Busy and Available have a meaning.
 	Injected bool
+	// Held: the pod is not scheduled before it has the policy's sidecars; see v1alpha1.HoldGate.
+	Held bool
 	// Missed says when the pod missed the sidecars; empty where it has them or can't have them.
 	Missed string
 	// Label is the revision that the pod's label names, Born the one that it was created with, Given
@@ -223,7 +225,8 @@ func CompareNames(a, b *corev1.Pod) int {
 func judgeMember(member *Member, view *View, stale staleness, sizes sizes) PodState {
 	pod := member.Pod
 	injected := view.Records.injection(pod, view.Policy)
-	state := PodState{Member: *member, Injected: injected != nil && inject.Carries(pod, injected)}
+	state := PodState{Member: *member, Injected: injected != nil && inject.Carries(pod, injected),
+		Held: slices.Contains(v1alpha1.HeldBy(pod), view.Policy)}
 	state.Busy, state.Recheck = busy(pod, view, view.Policy)
 	state.Gate = gateOf(pod, view.Policy)
 	state.Available = Ready(pod) && !state.Busy && !state.Gate.Draining()
@@ -244,6 +247,8 @@ func missed(state *PodState, view *View) string {
 	switch {
 	case len(state.Conflicts) > 0:
 		return ""
+	case state.Held:
+		return "waits for the sidecars, since it was created while the operator could not be reached; it is replaced by one that has them"
 	case state.Pod.CreationTimestamp.Time.Before(view.Since):
 		return "created before the policy, and gets the sidecars when it is recreated"
 	}

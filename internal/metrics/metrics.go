@@ -63,7 +63,7 @@ var (
 
 	writes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "sidecar_operator_pod_writes_total",
-		Help: "Writes of running pods (upgrade, evict, replace, unplug, drain, undrain, and try: a dry run), by what the API server answered: accepted, conflict, gone, refused or unavailable.",
+		Help: "Writes of running pods (upgrade, evict, replace, release, unplug, drain, undrain, and try: a dry run), by what the API server answered: accepted, conflict, gone, refused or unavailable.",
 	}, []string{"policy", "action", "result"})
 
 	certificate = prometheus.NewGauge(prometheus.GaugeOpts{
@@ -160,7 +160,7 @@ func one(is bool) float64 {
 func setPods(policy string, c *v1alpha1.PodCounts) {
 	for state, count := range map[string]int32{
 		"selected": c.Selected, "injected": c.Injected, "updated": c.Updated, "ready": c.Ready,
-		"unavailable": c.Unavailable, "failed": c.Failed, "missing": c.Missing,
+		"unavailable": c.Unavailable, "failed": c.Failed, "missing": c.Missing, "held": c.Held,
 		"drifted": c.Drifted, "stale": c.Stale, "conflicting": c.Conflicting, "exempt": c.Exempt,
 		"deselected": c.Deselected,
 	} {

@@ -118,6 +118,7 @@ func (a *Aim) Input(pods []fleet.PodState, disruptions []fleet.Disruption, now t
 		Replacements:   status.Replacements,
 		OnRemoval:      a.policy.Spec.OnRemoval,
 		Removing:       a.policy.DeletionTimestamp != nil,
+		Holding:        a.policy.Spec.Injection.Holds(),
 		Unplugging:     status.Unplugging,
 		Step:           a.step(),
 		Now:            now,

@@ -42,7 +42,7 @@ type Missing struct {
 
 // replaceable says whether a pod that lacks the sidecars can get them by a new pod.
 func replaceable(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) bool {
-	return !pod.Injected && len(pod.Conflicts) == 0 && !pod.Exempt && (spec.EvictUnmanaged || !pod.Owner.Unmanaged)
+	return !pod.Injected && !pod.Held && len(pod.Conflicts) == 0 && !pod.Exempt && (spec.EvictUnmanaged || !pod.Owner.Unmanaged)
 }
 
 // lacking are the pods of one workload.

@@ -65,6 +65,8 @@ type Input struct {
 	MaxMissing int
 	// Injecting: new pods get the sidecars. Behind: not yet those that the step says.
 	Injecting, Behind bool
+	// Holding: new pods wait for the sidecars where the operator can't be reached.
+	Holding bool
 	// Replacements is what is stored of pods that lack the sidecars and are replaced.
 	Replacements []v1alpha1.Replacement
 	// OnRemoval is what becomes of pods that are to lose the sidecars. Removing: the policy is being
@@ -95,6 +97,9 @@ type Plan struct {
 	Replaced []*fleet.PodState
 	// Replacements is to be stored before any pod that it names is evicted.
 	Replacements []v1alpha1.Replacement
+	// Held are pods that wait for the sidecars and are to be evicted for others that have them, once those would not wait, too.
+	// Released are pods that need not wait any more.
+	Held, Released []*fleet.PodState
 	// Unplugged are pods that are to be evicted to lose the sidecars.
 	Unplugged []*fleet.PodState
 	// Unplugging is to be stored before any pod of the workloads that it names is evicted.
@@ -159,6 +164,7 @@ func Make(in Input) Plan {
 		s.waitForNodes()
 		s.prefetchFailed(&in, &plan)
 	}
+	replaceHeld(&in, &plan)
 	replaceMissing(&in, &plan, books)
 	unplug(&in, &plan, books)
 	plan.Undrains = undrains(in.everything(), staysDrained)
@@ -416,7 +422,7 @@ func requeue(in Input, plan *Plan) time.Duration {
 
 // wake names the moments at which time alone changes what the summary waits for.
 func (s *Summary) wake(now time.Time, at func(time.Time)) {
-	for _, t := range []time.Time{s.OpensAt, s.MeasureAt, s.SoakingUntil, s.Missing.NextAt, s.Unplug.NextAt} {
+	for _, t := range []time.Time{s.OpensAt, s.MeasureAt, s.SoakingUntil, s.Missing.NextAt, s.Held.NextAt, s.Unplug.NextAt} {
 		at(t)
 	}
 	if s.Blocked+s.Missing.Blocked+s.Unplug.Blocked != "" {

@@ -78,8 +78,11 @@ type Summary struct {
 	ImagesFailed, NotPrefetched string
 	// Blocked says which budget holds up an upgrade; empty when none does.
 	Blocked string
-	// Missing says what becomes of the pods that lack the sidecars.
+	// Missing says what becomes of the pods that lack the sidecars, Held of those that wait for them.
 	Missing Missing
+	Held    Held
+	// gated pods wait for the sidecars, whether they have them by now or not.
+	gated int
 	// Unplug says how far pods have lost the sidecars that they are to lose.
 	Unplug Unplug
 	// WithinBudget says whether no more pods are unavailable than the fleet budget allows.
@@ -186,8 +189,10 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	c := &s.Counts
 	c.Selected++
 	c.Unavailable += one(!pod.Available)
+	s.gated += int(one(pod.Held))
 	if !pod.Injected {
 		c.Missing++
+		c.Held += one(pod.Held)
 		c.Conflicting += one(len(pod.Conflicts) > 0)
 		return
 	}
@@ -254,6 +259,7 @@ func Severity(reason v1alpha1.Reason) int { return severity[reason] }
 
 var severity = map[v1alpha1.Reason]int{
 	v1alpha1.ReasonUpdateRefused: 1,
+	v1alpha1.ReasonHeld:          1,
 
 	v1alpha1.ReasonContainerNameConflict: 2,
 	v1alpha1.ReasonVolumeConflict:        2,
@@ -297,6 +303,8 @@ func Trouble(pod *fleet.PodState) (v1alpha1.Reason, string) {
 		return v1alpha1.ReasonUpdateRefused, pod.Refusal.Message
 	case len(pod.Conflicts) > 0:
 		return pod.Conflicts[0].Reason, "not injected: " + inject.Explain(pod.Conflicts)
+	case pod.Held:
+		return v1alpha1.ReasonHeld, pod.Missed
 	case !pod.Injected:
 		return v1alpha1.ReasonMissing, pod.Missed
 	case pod.Drifted:

@@ -183,6 +183,7 @@ func (in *Input) notNow(pod *fleet.PodState) (why string, until time.Time) {
 // removal plans what is done while the policy is being deleted: nothing is upgraded any more.
 func removal(in *Input) Plan {
 	plan := Plan{Target: in.Target.Hash, Summary: summarize(*in)}
+	replaceHeld(in, &plan)
 	unplug(in, &plan, &books{in: in})
 	plan.Undrains = undrains(in.everything(), nil)
 	plan.Summary.Starting = plan.actions()

@@ -74,8 +74,12 @@ type pair struct{ namespaces, pods labels.Selector }
 
 // New reads a policy's selection. The error says which selector is wrong.
 func New(selection *v1alpha1.PodSelection, operatorNamespace string) (Selector, error) {
+	return read(Pairs(selection, operatorNamespace))
+}
+
+func read(pairs []Pair) (Selector, error) {
 	var s Selector
-	for _, p := range Pairs(selection, operatorNamespace) {
+	for _, p := range pairs {
 		namespaces, err := metav1.LabelSelectorAsSelector(p.Namespaces)
 		if err != nil {
 			return nil, fmt.Errorf("spec.selector.namespaceSelector: %w", err)

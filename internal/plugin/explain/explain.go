@@ -178,6 +178,11 @@ func (a Answer) missing(pod *fleet.PodState, sight Sight) Answer {
 		worst := &pod.Conflicts[0]
 		return a.because(worst.Reason, "it was left as it is: "+inject.Explain(pod.Conflicts)).then(settle(worst) + ", and recreate the pod")
 	}
+	if pod.Held {
+		a.Has = WaitsForIt
+		return a.because(v1alpha1.ReasonHeld, "it is not scheduled before it has the sidecars (failurePolicy Hold): it "+pod.Missed).
+			then("see whether the operator is up and reached: kubectl sidecar doctor")
+	}
 	why := "it was created while the operator could not be asked, or before the policy selected it"
 	switch {
 	case pod.Pod.CreationTimestamp.Before(&policy.CreationTimestamp):

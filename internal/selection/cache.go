@@ -1,0 +1,59 @@
+package selection
+
+import (
+	"sync"
+
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+)
+
+// maxCached is how many selectors a cache keeps before it starts anew, so that policies that are gone don't fill it.
+const maxCached = 1000
+
+// Cache remembers selectors: every event of a pod, and every pod that is created, asks those of all policies. The
+// zero value is empty; several goroutines may use it.
+type Cache struct {
+	mu     sync.Mutex
+	cached map[types.UID]cachedSelector
+}
+
+type cachedSelector struct {
+	generation int64
+	selector   Selector
+}
+
+// OfPolicy is what New reads of a policy as the API server has stored it.
+func (c *Cache) OfPolicy(policy *v1alpha1.SidecarPolicy, operatorNamespace string) (Selector, error) {
+	return c.of(policy, func() []Pair { return Pairs(&policy.Spec.Selector, operatorNamespace) })
+}
+
+// OfRegistration is what a policy selected when its spec was last accepted.
+func (c *Cache) OfRegistration(registration *admissionregistrationv1.MutatingWebhookConfiguration) (Selector, error) {
+	return c.of(registration, func() []Pair {
+		var pairs []Pair
+		for i := range registration.Webhooks {
+			pairs = append(pairs, Pair{registration.Webhooks[i].NamespaceSelector, registration.Webhooks[i].ObjectSelector})
+		}
+		return pairs
+	})
+}
+
+func (c *Cache) of(object metav1.Object, pairs func() []Pair) (Selector, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known, is := c.cached[object.GetUID()]; is && known.generation == object.GetGeneration() {
+		return known.selector, nil
+	}
+	selector, err := read(pairs())
+	if err != nil {
+		return nil, err
+	}
+	if c.cached == nil || len(c.cached) >= maxCached {
+		c.cached = map[types.UID]cachedSelector{}
+	}
+	c.cached[object.GetUID()] = cachedSelector{object.GetGeneration(), selector}
+	return selector, nil
+}
