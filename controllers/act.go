@@ -43,7 +43,7 @@ func (r *SidecarPolicyReconciler) act(ctx context.Context, p *pass) error {
 		writes = append(writes, write{u.Pod, "upgrade", func(ctx context.Context) error { return r.upgradePod(ctx, p, u) }})
 	}
 	for _, pod := range p.plan.Evictions {
-		writes = append(writes, write{pod, "evict", func(ctx context.Context) error { return r.evictPod(ctx, pod) }})
+		writes = append(writes, write{pod, "evict", func(ctx context.Context) error { return r.recreatePod(ctx, p, pod) }})
 	}
 	for _, pod := range p.plan.Replaced {
 		writes = append(writes, write{pod, "replace", func(ctx context.Context) error { return r.replacePod(ctx, p, pod) }})
@@ -131,6 +131,14 @@ func (r *SidecarPolicyReconciler) resizePod(ctx context.Context, u *rollout.Upgr
 		return err
 	}
 	return r.SubResource("resize").Patch(ctx, named(u.Pod), client.RawPatch(types.JSONPatchType, patch), opts...)
+}
+
+// recreatePod evicts a pod, once a dry run has shown that its namespace takes the one that comes in its place.
+func (r *SidecarPolicyReconciler) recreatePod(ctx context.Context, p *pass, pod *fleet.PodState) error {
+	if err := r.tryAnew(ctx, p, pod); err != nil {
+		return err
+	}
+	return r.evictPod(ctx, pod)
 }
 
 // evictPod asks for the pod's eviction as it was seen. The API server applies the PodDisruptionBudgets

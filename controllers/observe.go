@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -33,9 +32,8 @@ import (
 // observe reads the fleet and decides what to do. What it reads is shared with the
 // cache and never changed.
 func (r *SidecarPolicyReconciler) observe(ctx context.Context, p *pass) error {
-	view := &fleet.View{Policy: p.policy.Name, Target: p.aim.Target, Revisions: p.revisions, Records: &r.records, Now: p.now,
-		Since: p.policy.CreationTimestamp.Time, RestartedAt: p.policy.Spec.Template.RestartedAt, Contents: p.contents,
-		Watching: p.aim.Watching(), WatchedSince: p.aim.WatchedSince(p.now)}
+	view := p.aim.View(p.revisions, p.now)
+	view.Records, view.Contents = &r.records, p.contents
 	var err error
 	if view.Health, err = r.healthOfAll(ctx); err != nil {
 		return err
@@ -183,7 +181,7 @@ func (s *scout) add(ctx context.Context, members []fleet.Member, namespace *core
 		s.p.leaving = append(s.p.leaving, member)
 		return members, nil
 	}
-	member.ExemptUntil, member.Exempt = s.p.exempt(namespace.Annotations, info.Annotations, pod.Annotations)
+	s.p.exempt(&member, namespace.Annotations, info.Annotations, pod.Annotations)
 	return append(members, member), nil
 }
 
@@ -207,12 +205,13 @@ func inOrder(pods []*corev1.Pod, wanted func(*corev1.Pod) bool) []*corev1.Pod {
 // leaving says whether a pod of the fleet is being deleted.
 func leaving(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil && selection.Injectable(pod) }
 
-// exempt says whether a pod with these annotations around it is to be left alone, and until when.
-func (p *pass) exempt(annotations ...map[string]string) (until time.Time, exempt bool) {
-	if p.policy.Spec.Rollout.Exemptions != v1alpha1.ExemptionsIgnore {
-		until, exempt, _ = selection.Exempt(p.now, annotations...)
+// exempt says whether a pod with these annotations around it is to be left alone, and until when. Not with what has failed: nobody asked
+// for that.
+func (p *pass) exempt(member *fleet.Member, annotations ...map[string]string) {
+	if p.policy.Spec.Rollout.Exemptions == v1alpha1.ExemptionsIgnore || p.aim.LeavesBehind(fleet.GivenTo(member.Pod, p.policy.Name)) {
+		return
 	}
-	return until, exempt
+	member.ExemptUntil, member.Exempt, member.ExemptProblem = selection.Exempt(p.now, annotations...)
 }
 
 // countLeaving counts the pods with the policy's sidecars that are being deleted, by the UID of their owner.

@@ -152,7 +152,7 @@ var _ = Describe("A new image", func() {
 		w.settle()
 		Expect(w.patches()).To(HaveLen(1), "nobody would act on another")
 		Expect(w.status().FailedRevision).To(BeEmpty())
-		Expect(w.condition(v1alpha1.ConditionProgressing).Message).To(ContainSubstring("1 pods are on nodes that are not ready"))
+		Expect(w.condition(v1alpha1.ConditionProgressing).Message).To(ContainSubstring("waits for 1 pods that were moved and are on nodes that are not ready"))
 
 		says(corev1.ConditionTrue)
 		w.rollOut(func() {})
@@ -482,8 +482,28 @@ var _ = Describe("A roll-out that is told to wait", func() {
 		Expect(w.status().Phase).To(Equal(v1alpha1.PhasePaused))
 		Expect(rollout.RevisionFor(w.policy(), rollout.Place{})).To(Equal(stable))
 
+		w.allEvents()
 		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Paused = false })
 		w.rollOut(func() {})
 		Expect(w.patches()).To(Equal(w.podNames()))
+		Expect(w.allEvents()).To(ContainElement(HavePrefix("Normal Resumed")))
+	})
+
+	It("is over with as many failed pods as the author allows", func() {
+		w := newReadyWorld(budgets("100%", "100%"), func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Health.MaxFailed = ptr.To[int32](1) })
+		w.newFleet(1, 3)
+		w.kubelet.broken = "web0-1"
+		w.setImage("agent:v2")
+		for range 4 {
+			w.settle()
+			w.kubelet.sync(w.pods())
+			w.clock.Step(301 * time.Second)
+		}
+		w.settle()
+		Expect(w.status().Phase).To(Equal(v1alpha1.PhaseComplete), w.describe())
+		Expect(w.status().StableRevision).To(Equal(w.status().TargetRevision))
+		Expect(w.status().Pods.Failed).To(BeEquivalentTo(1))
+		Expect(w.condition(v1alpha1.ConditionDegraded)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonUpgradeFailed))
+		Expect(w.condition(v1alpha1.ConditionReady)).To(haveStatus(metav1.ConditionTrue, v1alpha1.ReasonComplete))
 	})
 })

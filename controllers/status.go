@@ -270,7 +270,7 @@ func isReady(p *pass) finding {
 		why := progressing(p)
 		return finding{no, why.reason, why.message}
 	case c.Stale > 0:
-		return finding{no, v1alpha1.ReasonStalePods, fmt.Sprintf("%d pods lack template changes that can't be made in a running pod: recreate them (kubectl rollout restart) to bring them up to date", c.Stale)}
+		return finding{no, v1alpha1.ReasonStalePods, staleMessage(s)}
 	case p.injecting.holds != yes && !p.policy.Spec.Injection.Paused:
 		return finding{no, p.injecting.reason, p.injecting.message}
 	case p.injecting.reason == v1alpha1.ReasonWaitingForAPIServer:
@@ -288,6 +288,15 @@ func isReady(p *pass) finding {
 		}
 	}
 	return finding{yes, v1alpha1.ReasonComplete, message}
+}
+
+// staleMessage says how many pods need a person, or their owners, to be recreated.
+func staleMessage(s *rollout.Summary) string {
+	message := fmt.Sprintf("%d pods lack template changes that can't be made in a running pod: recreate them (kubectl rollout restart) to bring them up to date", s.Counts.Stale)
+	if s.Surplus > 0 {
+		message += fmt.Sprintf("; %d of them still carry containers that the template has no more, which onRemoval: Recreate takes out", s.Surplus)
+	}
+	return message
 }
 
 // announce sends an event for each thing that the write made known.
@@ -331,8 +340,11 @@ func (r *SidecarPolicyReconciler) announceRollout(policy *v1alpha1.SidecarPolicy
 		progressing := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionProgressing)
 		tell(reason, "%s", progressing.Message)
 	}
+	if before.Phase == v1alpha1.PhasePaused && after.Phase != v1alpha1.PhasePaused && !policy.Spec.Rollout.Paused && after.TargetRevision == before.TargetRevision {
+		tell(v1alpha1.ReasonResumed, "revision %s: the roll-out goes on", after.TargetRevision)
+	}
 	if after.StableRevision != before.StableRevision {
-		tell(v1alpha1.ReasonRolloutComplete, "revision %s is the stable one", after.StableRevision)
+		tell(v1alpha1.ReasonRolloutComplete, "revision %s is the stable one%s", after.StableRevision, byHand(policy, before))
 	}
 }
 

@@ -1,6 +1,7 @@
 package controllers_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,7 +11,9 @@ import (
 	. "github.com/onsi/gomega"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -65,6 +68,34 @@ var _ = Describe("An exemption", func() {
 		w.clock.Step(w.pass().RequeueAfter)
 		w.rollOut(func() {})
 		Expect(w.patches()).To(Equal(w.podNames()))
+	})
+
+	It("that can't be read is said, and holds until it is corrected", func() {
+		w := newReadyWorld(budgets("100%", "100%"))
+		w.newFleet(1, 1)
+		exempt := w.pod("web0-0")
+		metav1.SetMetaDataAnnotation(&exempt.ObjectMeta, v1alpha1.ExemptUntilAnnotation, "next week")
+		Expect(server.Client.Update(ctx, exempt)).To(Succeed())
+		w.settle()
+		Expect(w.status().Unhealthy).To(ConsistOf(And(HaveField("Reason", v1alpha1.ReasonExempt), HaveField("Message", ContainSubstring("write the last day")))))
+	})
+
+	It("does not keep a pod on a revision that has failed", func() {
+		w := newReadyWorld(budgets("100%", "100%"))
+		w.newFleet(1, 1)
+		w.setImage("agent:bad")
+		w.settle()
+		Expect(w.images()).To(HaveEach("agent:bad"))
+		exempt := w.pod("web0-0")
+		metav1.SetMetaDataAnnotation(&exempt.ObjectMeta, v1alpha1.ExemptUntilAnnotation, "2999-12-31")
+		Expect(server.Client.Update(ctx, exempt)).To(Succeed())
+		for range 3 {
+			w.kubelet.sync(w.pods())
+			w.clock.Step(301 * time.Second)
+			w.settle()
+		}
+		Expect(w.images()).To(HaveEach("agent:v1"))
+		Expect(w.status().Phase).To(Equal(v1alpha1.PhaseRolledBack))
 	})
 
 	It("does nothing where the policy says so", func() {
@@ -146,6 +177,47 @@ var _ = Describe("A change that needs new pods", func() {
 		w.settle()
 		Expect(w.podWrites()).To(ConsistOf("create-eviction Pod web0-0", "create-eviction Pod web0-1"), "a bare pod is evicted only when asked")
 		Expect(w.status().Unhealthy).To(ContainElement(And(HaveField("Workload", "Pod/"+w.name+"/bare"), HaveField("Reason", v1alpha1.ReasonStale))))
+	})
+
+	It("evicts none whose namespace would not take the new one", func() {
+		w := newReadyWorld(budgets("100%", "100%"), func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Method = v1alpha1.MethodInPlaceOrRecreate })
+		rs := w.newSettledDeployment("web0", 1)
+		w.newPod("web0-0", ownedBy(rs))
+		w.kubelet.sync(w.pods())
+		w.settle()
+		w.forgetWrites()
+		w.fail = func(verb string, object runtime.Object) error {
+			if pod, is := object.(*corev1.Pod); is && verb == "dry-run" && pod.Namespace == w.name {
+				return apierrors.NewForbidden(corev1.Resource("pods"), pod.Name, errors.New("no debug here"))
+			}
+			return nil
+		}
+		w.edit(func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Sidecars[0].Env = []corev1.EnvVar{{Name: "LEVEL", Value: "debug"}}
+		})
+		for range 5 {
+			w.settle()
+			w.clock.Step(time.Minute)
+		}
+		Expect(w.podWrites()).To(BeEmpty())
+		Expect(w.status().Unhealthy).To(ContainElement(And(HaveField("Reason", v1alpha1.ReasonUpdateRefused), HaveField("Message", ContainSubstring("no debug here")))))
+	})
+
+	It("takes containers out that the template has no more, where the author wants that, whatever the method", func() {
+		w := newReadyWorld(budgets("100%", "100%"), func(p *v1alpha1.SidecarPolicy) {
+			p.Spec.Template.Sidecars = append(p.Spec.Template.Sidecars, v1alpha1.Sidecar{Container: corev1.Container{Name: "exporter", Image: "exporter:v1"}})
+		})
+		rs := w.newSettledDeployment("web0", 1)
+		w.newPod("web0-0", ownedBy(rs))
+		w.kubelet.sync(w.pods())
+		w.settle()
+		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Template.Sidecars = p.Spec.Template.Sidecars[:1] })
+		w.settle()
+		Expect(w.podWrites()).To(BeEmpty())
+		Expect(w.condition(v1alpha1.ConditionReady).Message).To(ContainSubstring("1 of them still carry containers"))
+		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.OnRemoval = v1alpha1.RemovalRecreate })
+		w.settle()
+		Expect(w.podWrites()).To(Equal([]string{"create-eviction Pod web0-0"}))
 	})
 })
 

@@ -200,6 +200,8 @@ const (
 	ReasonRolloutComplete Reason = "RolloutComplete"
 	// ReasonRetried: a failed revision is tried again, because a person asked for it.
 	ReasonRetried Reason = "Retried"
+	// ReasonResumed: a roll-out that was paused goes on.
+	ReasonResumed Reason = "Resumed"
 	// ReasonUndone: a revision named by spec.rollout.revision is the target.
 	ReasonUndone Reason = "Undone"
 	// ReasonStepStarted: a roll-out reached a step.

@@ -126,6 +126,16 @@ func (r *RolloutSpec) MaxUnavailable(per BudgetScope, total int) int {
 	return max(count, 1)
 }
 
+// GuardTime is how long after the upgrade of a pod what becomes of its app is held against the new revision: the longest soak, but no
+// less than progressDeadlineSeconds. What happens later is taken for the app's own: in a fleet of thousands something restarts at any time.
+func (r *RolloutSpec) GuardTime() time.Duration {
+	longest := r.Health.ProgressDeadline()
+	for _, step := range r.EffectiveSteps() {
+		longest = max(longest, step.SoakTime())
+	}
+	return longest
+}
+
 // MinReady is how long an upgraded pod must have been ready.
 func (h *HealthSpec) MinReady() time.Duration {
 	return secondsOr(h.MinReadySeconds, DefaultMinReadySeconds)

@@ -356,7 +356,7 @@ type RolloutSpec struct {
 	// +optional
 	EvictUnmanaged bool `json:"evictUnmanaged,omitempty"`
 
-	// paused stops the roll-out where it is. Upgrades that have been started are
+	// paused stops the roll-out where it is, a rollback too: no running pod is touched. Upgrades that have been started are
 	// still watched to their end, and new pods get the stable revision. Defaults to false.
 	// +optional
 	Paused bool `json:"paused,omitempty"`
@@ -732,8 +732,8 @@ type HealthSpec struct {
 	// +optional
 	ProgressDeadlineSeconds *int32 `json:"progressDeadlineSeconds,omitempty"`
 
-	// maxFailed is how many pods may fail on a revision before the revision has failed.
-	// Defaults to 0.
+	// maxFailed is how many pods may fail on a revision before the revision has failed. A roll-out
+	// with no more than that many ends; the condition Degraded tells of them. Defaults to 0.
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:default=0
 	// +optional
@@ -748,13 +748,16 @@ type HealthSpec struct {
 
 	// guardApp counts a pod as failed when, after its upgrade and while the roll-out
 	// goes on, a container of the app restarts, or the pod loses readiness for longer than
-	// minReadySeconds. Defaults to true.
+	// minReadySeconds; for as long after its upgrade as the longest soak of the steps, but no less than
+	// progressDeadlineSeconds. A pod that loses readiness within progressDeadlineSeconds of its upgrade has until
+	// then to get it back, and no step ends before. Of a pod that was recreated, a container of the app may restart
+	// maxRestarts times. Defaults to true.
 	// +kubebuilder:default=true
 	// +optional
 	GuardApp *bool `json:"guardApp,omitempty"`
 
 	// maxSidecarDowntimeSeconds is how long a sidecar may be down for its upgrade, from the
-	// end of the old container to the start of the new one as the kubelet reports them, before
+	// end of the old container, as the kubelet reports it, to the start of the new one or till now, before
 	// its pod has failed. Not bounded by default.
 	// +kubebuilder:validation:Minimum=1
 	// +optional

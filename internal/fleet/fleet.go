@@ -50,6 +50,8 @@ type Member struct {
 	// Exempt: the pod's team asked to be left alone, until ExemptUntil; zero is without an end.
 	Exempt      bool
 	ExemptUntil time.Time
+	// ExemptProblem says why the end can't be read; empty where it can.
+	ExemptProblem string
 	// Refusal is set while the API server's last refusal to update the pod is fresh.
 	Refusal *Refusal
 }
@@ -109,6 +111,11 @@ type View struct {
 	// HealthSpec's MaxRestarts, GuardApp and MaxSidecarDowntimeSeconds, where they got it after WatchedSince.
 	Watching     bool
 	WatchedSince time.Time
+	// GuardTime is for how long after the upgrade of a pod its app is guarded; see RolloutSpec.GuardTime. Zero is for as long as
+	// the roll-out goes on.
+	GuardTime time.Duration
+	// TakesOut: pods that carry containers which the target has no more are to be recreated, whatever the method.
+	TakesOut bool
 	// Since is when the policy was created.
 	Since time.Time
 	// Records remembers what the records on pods say, from one judgement to the next. May be nil.
@@ -139,6 +146,10 @@ type PodState struct {
 	Resizes, Unresized []Resize
 	// Stale says which fixed parts differ from the target's; empty when none does.
 	Stale string
+	// Surplus are the containers that the policy put into the pod and that the target has no more; TakeOut: the pod is to be recreated
+	// to lose them.
+	Surplus []string
+	TakeOut bool
 	// Drifted: an image is not the one that the pod was given.
 	Drifted bool
 	// OnTarget: the pod was given the target, at its creation or by an upgrade.
@@ -268,7 +279,10 @@ func (p *PodState) judgeSidecars(injected *v1alpha1.InjectionRecord, view *View,
 	p.Label, p.Born, p.Given = label, injected.Revision, given(label, upgrade)
 
 	p.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
-	p.Stale = stale.of(injected.Revision)
+	if p.Stale = stale.of(injected.Revision); p.Stale != "" {
+		p.Surplus = surplus(injected, &view.Target.Template)
+		p.TakeOut = view.TakesOut && len(p.Surplus) > 0
+	}
 	p.restart(injected.Sidecars, p.Given, view)
 	p.keepFromOldKubelet()
 	p.resize(sizes.due(pod, injected, p.Given, upgrade))
@@ -303,6 +317,16 @@ func (p *PodState) addStale(part string) {
 		part = p.Stale + ", " + part
 	}
 	p.Stale = part
+}
+
+// GivenTo is the revision of a policy whose images a pod was given last; empty where it carries none.
+func GivenTo(pod *corev1.Pod, policy string) string {
+	label := pod.Labels[v1alpha1.RevisionLabel(policy)]
+	record, err := v1alpha1.ParseUpgradeRecord(pod.Annotations, policy)
+	if err != nil {
+		return label
+	}
+	return given(label, record)
 }
 
 // given is the name of the revision whose images the pod was given last.
@@ -391,6 +415,18 @@ func (s staleness) compare(born string) string {
 		return "revision " + born + ", which the pod was created with, is gone"
 	}
 	return strings.Join(revision.Compare(&from.Template, &s.view.Target.Template).Fixed, ", ")
+}
+
+// surplus are the containers of a record that a template has no more.
+func surplus(injected *v1alpha1.InjectionRecord, template *v1alpha1.SidecarTemplate) []string {
+	var names []string
+	for _, name := range injected.Containers() {
+		if !slices.ContainsFunc(template.Sidecars, func(s v1alpha1.Sidecar) bool { return s.Name == name }) &&
+			!slices.ContainsFunc(template.InitContainers, func(c v1alpha1.InitContainer) bool { return c.Name == name }) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // imageChanges lists the sidecars in the pod whose image is not the template's.

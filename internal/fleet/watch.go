@@ -41,13 +41,49 @@ func watch(state *PodState, sidecars []string, upgrade *v1alpha1.UpgradeRecord, 
 
 // watchUpgraded holds a pod to how long its sidecars were down for the upgrade, and to how its app does since.
 func watchUpgraded(state *PodState, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, view *View) Verdict {
-	if bound := health.MaxSidecarDowntimeSeconds; bound != nil && state.Downtime > time.Duration(*bound)*time.Second {
-		return failed(v1alpha1.ReasonDowntime, "a sidecar was down for %s, longer than maxSidecarDowntimeSeconds", state.Downtime)
+	if bound := health.MaxSidecarDowntimeSeconds; bound != nil {
+		verdict, bad := watchDowntime(state, upgrade, time.Duration(*bound)*time.Second, view.Now)
+		if state.Verdict = verdict; bad {
+			return verdict
+		}
 	}
 	if !ptr.Deref(health.GuardApp, true) {
 		return state.Verdict
 	}
-	return watchApp(state, view.Policy, upgrade, health, view.Now)
+	return watchApp(state, upgrade, health, view)
+}
+
+// watchDowntime holds a pod to how long its sidecars were down, or are by now.
+func watchDowntime(state *PodState, upgrade *v1alpha1.UpgradeRecord, bound time.Duration, now time.Time) (v Verdict, bad bool) {
+	v = state.Verdict
+	down, since := state.Downtime, downSince(state.Pod, upgrade)
+	if !since.IsZero() {
+		down = max(down, now.Sub(since))
+		if end := since.Add(bound + time.Second); v.Recheck.IsZero() || end.Before(v.Recheck) {
+			v.Recheck = end
+		}
+	}
+	if down > bound {
+		return failed(v1alpha1.ReasonDowntime, "a sidecar was down for %s, longer than maxSidecarDowntimeSeconds", down.Truncate(time.Second)), true
+	}
+	return v, false
+}
+
+// downSince is when the first of the containers ended that the upgrade stopped and that have not been followed by another one; zero
+// where there is none.
+func downSince(pod *corev1.Pod, upgrade *v1alpha1.UpgradeRecord) time.Time {
+	var first time.Time
+	for name, before := range upgrade.Before {
+		status := statusOf(pod, name)
+		if status == nil || before == "" || status.State.Running != nil {
+			continue
+		}
+		end := cmp.Or(status.State.Terminated, status.LastTerminationState.Terminated)
+		if end != nil && end.ContainerID == before && (first.IsZero() || end.FinishedAt.Time.Before(first)) {
+			first = end.FinishedAt.Time
+		}
+	}
+	return first
 }
 
 // gotTarget is when a pod got the target.
@@ -71,8 +107,11 @@ func triedAgain(v Verdict, deadline, now time.Time) Verdict {
 // watchNewborn holds a pod that was created with the target to the deadline that an upgrade has. Whose
 // owner is in the middle of a roll-out of its own, that may be the app's doing.
 func watchNewborn(state *PodState, health *v1alpha1.HealthSpec, now time.Time) Verdict {
-	if !state.OnTarget || state.Stale != "" || !state.Owner.Settled || !ptr.Deref(health.GuardApp, true) || isTrue(podCondition(state.Pod, corev1.ContainersReady)) {
+	if !state.OnTarget || state.Stale != "" || !state.Owner.Settled || !ptr.Deref(health.GuardApp, true) {
 		return state.Verdict
+	}
+	if v, bad := watchNewbornApp(state, health, now); bad || isTrue(podCondition(state.Pod, corev1.ContainersReady)) {
+		return v
 	}
 	if end := state.Node.since(state.Pod.CreationTimestamp.Time).Add(health.ProgressDeadline()); now.Before(end) {
 		return Verdict{State: Updating, Message: "the pod was created with the revision, and is not ready yet", Recheck: end}
@@ -81,6 +120,19 @@ func watchNewborn(state *PodState, health *v1alpha1.HealthSpec, now time.Time) V
 		return failed(v1alpha1.ReasonDeadlineExceeded, "the pod was created with the revision, and its sidecars don't run after %s", health.ProgressDeadline())
 	}
 	return failed(v1alpha1.ReasonDeadlineExceeded, "the pod was created with the revision, and is not ready after %s", health.ProgressDeadline())
+}
+
+// watchNewbornApp finds containers of the app that crash again and again. What they did in the pod before, nobody has
+// written down, and a few restarts are a normal part of a start.
+func watchNewbornApp(state *PodState, health *v1alpha1.HealthSpec, now time.Time) (v Verdict, bad bool) {
+	allowed := max(1, ptr.Deref(health.MaxRestarts, v1alpha1.DefaultMaxRestarts))
+	for _, name := range Crashing(state.Pod, now) {
+		status := statusOf(state.Pod, name)
+		if status.RestartCount > allowed && !state.Node.restartedByNode(status, state.Pod.CreationTimestamp.Time) {
+			return failed(v1alpha1.ReasonAppRestarted, "the pod was created with the revision, and container %q of the app restarted %d times", name, status.RestartCount), true
+		}
+	}
+	return state.Verdict, false
 }
 
 func failed(reason v1alpha1.Reason, format string, args ...any) Verdict {
@@ -124,30 +176,38 @@ func upgradeRestarts(pod *corev1.Pod, name string, upgrade *v1alpha1.UpgradeReco
 
 // watchApp guards the app: its containers must not restart, and the pod must not lose the
 // readiness that it had.
-func watchApp(state *PodState, policy string, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, now time.Time) Verdict {
+func watchApp(state *PodState, upgrade *v1alpha1.UpgradeRecord, health *v1alpha1.HealthSpec, view *View) Verdict {
 	for i := range state.Pod.Status.ContainerStatuses {
-		if status := &state.Pod.Status.ContainerStatuses[i]; appRestarted(state, status, upgrade) {
+		if status := &state.Pod.Status.ContainerStatuses[i]; appRestarted(state, status, upgrade, view) {
 			return failed(v1alpha1.ReasonAppRestarted, "container %q of the app restarted after the upgrade of its sidecar", status.Name)
 		}
 	}
-	ready := readiness(state.Pod, policy)
-	if !upgrade.WasReady || state.Verdict.State != Settled || ready == nil || isTrue(ready) {
+	ready := readiness(state.Pod, view.Policy)
+	if !upgrade.WasReady || state.Verdict.State != Settled || ready == nil || isTrue(ready) || !view.guards(upgrade, ready.LastTransitionTime.Time) {
 		return state.Verdict
 	}
 	end := ready.LastTransitionTime.Add(health.MinReady())
 	if lost := ready.LastTransitionTime.Time; state.Node.since(lost).After(lost) { // its app has to start again
 		end = state.Node.UpSince.Add(health.ProgressDeadline())
 	}
-	if now.Before(end) {
+	if view.Now.Before(end) {
 		return Verdict{State: Settled, Recheck: end}
 	}
 	return failed(v1alpha1.ReasonAppNotReady, "the pod lost readiness after the upgrade of its sidecar")
 }
 
+// guards says whether what became of an app then is held against the upgrade.
+func (v *View) guards(upgrade *v1alpha1.UpgradeRecord, then time.Time) bool {
+	return v.GuardTime == 0 || !then.After(upgrade.At.Add(v.GuardTime))
+}
+
 // appRestarted says whether a container is the app's, and restarted since the upgrade for no reason that is known.
-func appRestarted(state *PodState, status *corev1.ContainerStatus, upgrade *v1alpha1.UpgradeRecord) bool {
+func appRestarted(state *PodState, status *corev1.ContainerStatus, upgrade *v1alpha1.UpgradeRecord, view *View) bool {
+	end := status.LastTerminationState.Terminated
 	switch {
 	case status.RestartCount <= upgrade.Restarts[status.Name] || slices.Contains(upgrade.Crashing, status.Name):
+		return false
+	case end != nil && !view.guards(upgrade, end.FinishedAt.Time):
 		return false
 	case state.Node.restartedByNode(status, upgrade.At.Time):
 		return false

@@ -1,6 +1,7 @@
 package fleet_test
 
 import (
+	stdcmp "cmp"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +39,26 @@ func downFor(seconds int) func(*corev1.ContainerStatus) {
 	}
 }
 
+// stillDown says that the container before ended then, and that none has followed.
+func stillDown(at int) func(*corev1.ContainerStatus) {
+	return func(s *corev1.ContainerStatus) {
+		id := s.ContainerID
+		terminated(at)(s)
+		s.State.Terminated.ContainerID = id
+	}
+}
+
+// restartedAt says that a container restarted so often, the last time then, after a short run.
+func restartedAt(n int32, at int) func(*corev1.ContainerStatus) {
+	return func(s *corev1.ContainerStatus) {
+		s.RestartCount = n
+		s.LastTerminationState.Terminated = &corev1.ContainerStateTerminated{StartedAt: metav1.NewTime(builders.At(at - 5)), FinishedAt: metav1.NewTime(builders.At(at))}
+	}
+}
+
+// newborn is a pod that was created with the revision that is rolled out.
+func newborn() *builders.PodBuilder { return builders.Pod("shop", "cart-1").Injected(policy, r2) }
+
 // What looks healthy is held to more while its revision is rolled out.
 func TestWatchFindsWhatHarmsAfterAPodGotReady(t *testing.T) {
 	// ran is a pod that had 5 restarts of the sidecar and 3 of its app before its upgrade.
@@ -50,10 +71,13 @@ func TestWatchFindsWhatHarmsAfterAPodGotReady(t *testing.T) {
 		pod     *builders.PodBuilder
 		now     int
 		change  func(*v1alpha1.HealthSpec)
+		guard   int
 		state   fleet.State
 		reason  v1alpha1.Reason
 		message string
 		recheck int
+		// before is what is said where nobody watches, if not that the pod is settled.
+		before fleet.State
 	}{
 		{name: "healthy", pod: restarted(), now: 120, state: fleet.Settled},
 		{name: "the restart of the upgrade itself is none", pod: restarted().Status("agent", restartCount(1)), now: 120, state: fleet.Settled},
@@ -87,10 +111,21 @@ func TestWatchFindsWhatHarmsAfterAPodGotReady(t *testing.T) {
 		{name: "down for as long as allowed", pod: restarted().Status("agent", downFor(10)), now: 120, change: atMost10s, state: fleet.Settled},
 		{name: "down for longer", pod: restarted().Status("agent", downFor(11)), now: 120, change: atMost10s, state: fleet.Failed, reason: v1alpha1.ReasonDowntime,
 			message: "down for 11s"},
+		{name: "down, and not followed yet", pod: upgraded().Status("agent", stillDown(104)), now: 114, change: atMost10s, state: fleet.Updating, recheck: 115,
+			message: "has not seen the change"},
+		{name: "down for longer, and not followed yet", pod: upgraded().Status("agent", stillDown(104)), now: 115, change: atMost10s, state: fleet.Failed, reason: v1alpha1.ReasonDowntime,
+			message: "down for 11s", before: fleet.Updating},
+		{name: "the app restarted long after the upgrade", pod: restarted().Status("app", restartedAt(1, 401)), now: 500, guard: 300, state: fleet.Settled},
+		{name: "the app restarted while it was guarded", pod: restarted().Status("app", restartedAt(1, 400)), now: 500, guard: 300, state: fleet.Failed, reason: v1alpha1.ReasonAppRestarted},
+		{name: "readiness lost long after the upgrade", pod: restarted().NotReady(builders.At(401)), now: 500, guard: 300, state: fleet.Settled},
+		{name: "the app of a pod that was created with the revision crashes", pod: newborn().Status("app", restartedAt(3, 90)), now: 120, state: fleet.Failed, reason: v1alpha1.ReasonAppRestarted},
+		{name: "it took a few restarts to start", pod: newborn().Status("app", restartedAt(2, 90)), now: 120, state: fleet.Settled},
 		{name: "down for longer, and nobody minds", pod: restarted().Status("agent", downFor(100)), now: 120, state: fleet.Settled},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			v := judgeOne(tc.pod, watching(tc.now, tc.change)).Verdict
+			view := watching(tc.now, tc.change)
+			view.GuardTime = time.Duration(tc.guard) * time.Second
+			v := fleet.Judge([]fleet.Member{{Pod: tc.pod.Obj(), Owner: fleet.Owner{Settled: true}}}, view)[0].Verdict
 			want := fleet.Verdict{State: tc.state, Reason: tc.reason, Message: v.Message}
 			if tc.recheck != 0 {
 				want.Recheck = builders.At(tc.recheck)
@@ -101,8 +136,8 @@ func TestWatchFindsWhatHarmsAfterAPodGotReady(t *testing.T) {
 			if tc.reason == "" {
 				return
 			}
-			if state := judgeOne(tc.pod, viewAt(tc.now, r2, r1)).Verdict.State; state != fleet.Settled {
-				t.Errorf("%s where nobody watches, want %s", state, fleet.Settled)
+			if state, want := judgeOne(tc.pod, viewAt(tc.now, r2, r1)).Verdict.State, stdcmp.Or(tc.before, fleet.Settled); state != want {
+				t.Errorf("%s where nobody watches, want %s", state, want)
 			}
 		})
 	}

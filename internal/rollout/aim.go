@@ -70,6 +70,11 @@ func (a *Aim) RollingBack() bool { return a.Target.Hash != a.Goal.Hash }
 // GoingBack says whether pods are put back to the stable revision, because the goal has failed or was taken back.
 func (a *Aim) GoingBack() bool { return a.RollingBack() || a.withdrawn != "" }
 
+// LeavesBehind says whether pods are taken back from a revision, since it failed or was withdrawn.
+func (a *Aim) LeavesBehind(revision string) bool {
+	return revision != "" && revision != a.Target.Hash && (revision == a.Failed || revision == a.withdrawn)
+}
+
 // Rolling says whether the target is new, and so has to prove itself.
 func (a *Aim) Rolling() bool { return a.Target.Hash != a.policy.Status.StableRevision }
 
@@ -95,6 +100,14 @@ func (a *Aim) step() *v1alpha1.StepStatus {
 		return nil
 	}
 	return a.policy.Status.Step
+}
+
+// View is the policy's point of view on its fleet.
+func (a *Aim) View(revisions []revision.Revision, now time.Time) *fleet.View {
+	spec := &a.policy.Spec
+	return &fleet.View{Policy: a.policy.Name, Target: a.Target, Revisions: revisions, Now: now,
+		Since: a.policy.CreationTimestamp.Time, RestartedAt: spec.Template.RestartedAt,
+		Watching: a.Watching(), WatchedSince: a.WatchedSince(now), GuardTime: spec.Rollout.GuardTime(), TakesOut: spec.OnRemoval == v1alpha1.RemovalRecreate}
 }
 
 // Input is what the planner has to know.

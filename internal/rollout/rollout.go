@@ -204,6 +204,8 @@ func holdReason(in *Input, s *Summary) (v1alpha1.Reason, time.Time) {
 		return v1alpha1.ReasonUpgradeFailed, time.Time{}
 	case in.NotAccepted && !in.RollingBack:
 		return v1alpha1.ReasonNotAccepted, time.Time{}
+	case in.Spec.Paused && s.Rolling && in.Step != nil: // also where all pods have been moved, and are watched
+		return v1alpha1.ReasonPaused, time.Time{}
 	case s.Waiting() == 0:
 		return "", time.Time{}
 	case in.Spec.Paused:
@@ -365,11 +367,14 @@ func (c *chooser) candidates() []*fleet.PodState {
 
 // rank puts pods first that are down, since they cost nothing. On trial, those that are down
 // for reasons of their own come later: they need not get ready, and so prove nothing. Those that
-// were refused come last: one after the other they would take the budget from all that are not.
+// were refused come last: one after the other they would take the budget from all that are not. What only gets another label (other
+// pods are restarted for their configuration) proves nothing, either.
 func (c *chooser) rank(pod *fleet.PodState) int {
 	switch {
 	case pod.Refusal != nil:
 		return 3
+	case c.gate.trial && pod.Relabel:
+		return 2
 	case pod.Available:
 		return 1
 	case c.gate.trial && !pod.Underway() && (pod.Verdict.State != fleet.Failed || c.in.failsOnStable(pod)):

@@ -579,15 +579,25 @@ func (w *world) allUp() {
 	}
 }
 
-// A version that crashes 30 s after it got ready harms 1% of 1,000 pods with the
-// default steps and settings, and no pod is left on it.
+// A version that crashes 30 s after it got ready, or takes the readiness of its pod shortly before the end of the soak, harms 1%
+// of 1,000 pods with the default steps, and no pod is left on it.
 func TestPromise4ACrashAfter30SecondsHarmsOnePercentOfAThousandPods(t *testing.T) {
 	t.Parallel()
-	policy := simulated("logs", builders.Template("logs-agent", "logs-agent:1"), &builders.RolloutBuilder{})
+	for name, wrong := range map[string]fault{"a crash": {crash: 30 * time.Second}, "readiness lost": {deafen: 50 * time.Second}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			harmsOnePercent(t, wrong)
+		})
+	}
+}
+
+func harmsOnePercent(t *testing.T, wrong fault) {
+	settings := (&builders.RolloutBuilder{}).With(func(s *v1alpha1.RolloutSpec) { s.Health.ProgressDeadlineSeconds = ptr.To[int32](100) })
+	policy := simulated("logs", builders.Template("logs-agent", "logs-agent:1"), settings)
 	w := &world{t: t, rand: rand.New(rand.NewPCG(1, 0)), quiet: true, now: builders.At(1000), policies: []*simPolicy{policy}}
 	w.fault = func(image string, _ *simPod) fault {
 		if isBad(image) {
-			return fault{crash: 30 * time.Second}
+			return wrong
 		}
 		return fault{}
 	}
@@ -646,9 +656,11 @@ func (w *world) checkRollback(policy *simPolicy) {
 // what drawFault draws.
 func drawSteps(t *rapid.T) []v1alpha1.Step {
 	part := rapid.SampledFrom([]string{"1", "2", "1%", "30%", "50%"})
+	// Longer than it takes a version to do its harm; shorter, too, than the time in which a pod may get over it.
+	soak := rapid.SampledFrom([]time.Duration{40 * time.Second, 90 * time.Second}).Draw(t, "soak")
 	var steps []v1alpha1.Step
 	for i := range rapid.IntRange(1, 2).Draw(t, "partial steps") {
-		steps = append(steps, builders.Step(fmt.Sprintf("step-%d", i), part.Draw(t, "upTo"), 90*time.Second))
+		steps = append(steps, builders.Step(fmt.Sprintf("step-%d", i), part.Draw(t, "upTo"), soak))
 	}
 	return append(steps, builders.Step("fleet", "100%", 0))
 }

@@ -95,6 +95,7 @@ type gate struct {
 	trial bool
 	// open is how many pods may still pass by count, unasked how many may still ask for images.
 	open, unasked int
+	stable        string
 }
 
 // newGate lets everything pass where the target is the stable revision.
@@ -118,11 +119,19 @@ func newGate(in *Input, step *v1alpha1.StepStatus) *gate {
 		onTarget += int(one(!v.Leaving && slices.Contains(step.Recreating, v.Owner)))
 	}
 	open := c.quota(total) - onTarget
-	return &gate{course: c, trial: !c.whole, open: open, unasked: open}
+	return &gate{course: c, trial: !c.whole, open: open, unasked: open, stable: in.Stable}
 }
 
+// admits says whether a pod is reached. One that does not run yet proves nothing, and takes no place in a count.
 func (g *gate) admits(pod *fleet.PodState) bool {
-	return g.open > 0 || pod.OnTarget || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
+	counted := g.open > 0 && (!g.trial || pod.Verdict.State != fleet.Starting)
+	return counted || pod.OnTarget || g.abandoned(pod) || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
+}
+
+// abandoned says whether a pod is down on a revision that failed before, and that another target has taken the place of: there is
+// nothing to lose in it.
+func (g *gate) abandoned(pod *fleet.PodState) bool {
+	return pod.Verdict.State == fleet.Failed && !pod.Available && pod.Given != g.stable && !pod.OnTarget
 }
 
 // take counts a pod that passed. One that was given the target before, and lacks the rest of it, is counted.
@@ -135,7 +144,7 @@ func (g *gate) take(pod *fleet.PodState) {
 // wants says whether the images of one more pod are needed in the step.
 func (g *gate) wants(pod *fleet.PodState) bool {
 	g.unasked--
-	return g.unasked >= 0 || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
+	return g.unasked >= 0 || g.abandoned(pod) || g.course.reaches(pod.Pod.Labels, pod.NamespaceLabels)
 }
 
 // reach is the step that a roll-out reaches; nil where there is none, or it has not begun: what is held from the beginning
@@ -224,10 +233,16 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 	if s.exposed == 0 {
 		return nothingToProve(in, s, step, at, last)
 	}
-	if last {
-		return s.Waiting() == s.RefusedOutdated && s.Updating == 0
+	if last && s.Waiting() == s.RefusedOutdated && s.Updating == 0 {
+		return true
 	}
-	return newCourse(steps, int(*at.Index)).done(in, int(s.Counts.Injected))
+	if !last && newCourse(steps, int(*at.Index)).done(in, int(s.Counts.Injected)) {
+		return true
+	}
+	if s.awayOnTarget > 0 { // no other pods take their place: a version that takes nodes down would walk on
+		return s.mayPass(in, step, fmt.Sprintf("waits for %d pods that were moved and are on nodes that are not ready: wait for the nodes", s.awayOnTarget))
+	}
+	return false
 }
 
 // emptyStep says whether a step that is given by labels has no pod that could prove anything.
@@ -314,6 +329,10 @@ func (s *Summary) mayLeave(in *Input, step *v1alpha1.Step, at *v1alpha1.StepStat
 		return false
 	}
 	if !passed || s.excused > 0 { // of those that are excused it is not known yet whose doing it is
+		return false
+	}
+	if s.unsure > 0 { // the soak may be shorter than the time in which an upgrade that went wrong is known to have failed
+		s.blocked(fmt.Sprintf("step %s: %d pods that run the target are not healthy now, and may recover", step.Name, s.unsure))
 		return false
 	}
 	if step.Approval == v1alpha1.ApprovalRequired && in.Approved != name {

@@ -67,6 +67,14 @@ func TestRolloutWalksAlongItsSteps(t *testing.T) {
 	refused.Refusal = &fleet.Refusal{Until: builders.At(900)}
 	exempt := member("cart", 0)
 	exempt.Exempt = true
+	starting := in("cart", pod("cart", 0).With(func(p *corev1.Pod) { p.Status = corev1.PodStatus{Phase: corev1.PodPending} }))
+	unready := in("cart", pod("cart", 0).Upgraded(policy, r2, builders.At(60)).Restarted("agent", builders.At(61)).NotReady(builders.At(80)))
+	away := in("cart", pod("cart", 0).Upgraded(policy, r2, builders.At(95)))
+	away.Node.Down = true
+	lost := in("cart", builders.Pod("shop", "cart-00").Label("app", "cart").Injected(policy, r1).Upgraded(policy, r3, builders.At(0)).
+		Restarted("agent", builders.At(1)).NotReady(builders.At(50)).Status("agent", func(s *corev1.ContainerStatus) {
+		s.State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff"}}
+	}))
 	name := r2.Hash + "/one"
 	begins := func(in *rollout.Input) { in.Step = nil }
 	for _, tc := range []struct {
@@ -93,6 +101,17 @@ func TestRolloutWalksAlongItsSteps(t *testing.T) {
 		{name: "one of its pods went away", spec: threeSteps(), step: at(1, "half", 0), members: some("cart", 1, 4), want: "fleet", upgrades: 3},
 		{name: "all of its pods went away: nothing was watched to the end", spec: threeSteps(), step: at(0, "one", 10), members: deployment("cart", 4), want: "one", upgrades: 1, anew: true},
 		{name: "paused", spec: threeSteps().With(paused), step: at(0, "one", 40), members: some("cart", 1, 4), want: "one"},
+		{name: "paused after the last pod", spec: threeSteps().With(paused), step: at(2, "fleet", 40), members: some("cart", 4, 4), want: "fleet"},
+		{name: "a pod is not healthy at the end of the soak", spec: threeSteps(), step: at(0, "one", 40), members: append(deployment("till", 3), unready), want: "one"},
+		{name: "nor one that was moved for a step that has grown", spec: threeSteps(), step: at(0, "one", 40), members: append(some("till", 1, 3), inFlight), want: "one"},
+		{name: "promoted all the same", spec: threeSteps(), step: at(0, "one", 40), members: append(deployment("till", 3), unready),
+			change: func(in *rollout.Input) { in.Promoted = name }, want: "half", upgrades: 1},
+		{name: "a pod that does not run yet takes no place", spec: threeSteps(), members: append(deployment("till", 1), starting), want: "one", upgrades: 1},
+		{name: "and is no canary by itself", spec: threeSteps(), members: []fleet.Member{starting}, want: "one"},
+		{name: "the canary's node is away: no other pod takes its place", spec: threeSteps(), step: at(0, "one", -1), members: append(deployment("till", 3), away), want: "one"},
+		{name: "unless somebody promotes the step", spec: threeSteps(), step: at(0, "one", -1), members: append(deployment("till", 3), away),
+			change: func(in *rollout.Input) { in.Promoted = name }, want: "half", upgrades: 1},
+		{name: "a pod that is down on a revision that failed before does not wait for its step", spec: threeSteps(), step: at(0, "one", 41), members: append(some("till", 1, 3), lost), want: "one", soak: 101, upgrades: 1},
 		{name: "an approval is missing", spec: needsApproval(), step: at(0, "one", 40), members: some("cart", 1, 4), want: "one", approval: name},
 		{name: "it is not asked for before the end of the soak", spec: needsApproval(), step: at(0, "one", 41), members: some("cart", 1, 4), want: "one", soak: 101},
 		{name: "it is there", spec: needsApproval(), step: at(0, "one", 40), members: some("cart", 1, 4),

@@ -41,8 +41,12 @@ type Summary struct {
 	exposed, excused int
 	// failingBefore pods fail on the target, and did so on the stable revision.
 	failingBefore int
-	// away are pods that wait for their nodes to be ready.
-	away int
+	// away are pods that wait for their nodes to be ready; awayOnTarget have the target, and are not judged before.
+	away, awayOnTarget int
+	// unsure pods have the target, and are not healthy now: they may recover, or turn out to have failed.
+	unsure int
+	// maxFailed is how many pods may fail.
+	maxFailed int
 	// broughtToFail pods were upgraded to the target, and fail there.
 	broughtToFail int
 	// goalFailed: the target is the stable revision because the goal has failed.
@@ -81,6 +85,8 @@ type Summary struct {
 	// Missing says what becomes of the pods that lack the sidecars, Held of those that wait for them.
 	Missing Missing
 	Held    Held
+	// Surplus pods carry containers that the target has no more.
+	Surplus int
 	// gated pods wait for the sidecars, whether they have them by now or not.
 	gated int
 	// Unplug says how far pods have lost the sidecars that they are to lose.
@@ -99,11 +105,11 @@ func (s *Summary) Finished() bool {
 	if s.Rolling {
 		return s.StepsDone
 	}
-	return s.Counts.Failed == 0 || s.goalFailed // with what fails on the stable revision, the failed one has nothing to do
+	return int(s.Counts.Failed) <= s.maxFailed || s.goalFailed // with what fails on the stable revision, the failed one has nothing to do
 }
 
 func summarize(in Input) Summary {
-	var s Summary
+	s := Summary{maxFailed: int(ptr.Deref(in.Spec.Health.MaxFailed, 0))}
 	troubles := map[troubleKey]*v1alpha1.UnhealthyPods{}
 	for i := range in.Pods {
 		s.count(&in.Pods[i], in.Spec)
@@ -114,7 +120,7 @@ func summarize(in Input) Summary {
 	s.Unhealthy = worst(troubles)
 	s.Rolling = in.Target.Hash != in.Stable
 	s.goalFailed = in.Failed != "" && in.Failed != in.Target.Hash
-	if recreates(in.Spec) && (s.Rolling || in.RollingBack) {
+	if (recreates(in.Spec) || in.OnRemoval == v1alpha1.RemovalRecreate) && (s.Rolling || in.RollingBack) {
 		s.Replacing = len(in.Vacancies)
 	}
 	s.judgeRevision(&in)
@@ -136,16 +142,15 @@ func (s *Summary) countDeselected(in *Input, troubles map[troubleKey]*v1alpha1.U
 // judgeRevision says whether the target has failed, now or before. The stable revision
 // can't: where its pods fail, something else is wrong.
 func (s *Summary) judgeRevision(in *Input) {
-	allowed := int(ptr.Deref(in.Spec.Health.MaxFailed, 0))
 	switch {
 	case !s.Rolling:
 	case in.Failed == in.Target.Hash:
 		s.FailedRevision, s.FailureMessage = in.Failed, in.FailureMessage
 	case in.Aborted == in.Target.Hash:
 		s.FailedRevision, s.FailureMessage = in.Target.Hash, "aborted by the annotation "+v1alpha1.AbortAnnotation
-	case s.blamed() > allowed:
+	case s.blamed() > s.maxFailed:
 		s.FailedRevision = in.Target.Hash
-		s.FailureMessage = fmt.Sprintf("%d pods failed, maxFailed is %d", s.blamed(), allowed)
+		s.FailureMessage = fmt.Sprintf("%d pods failed, maxFailed is %d", s.blamed(), s.maxFailed)
 		if len(s.Unhealthy) > 0 {
 			worst := &s.Unhealthy[0]
 			s.FailureMessage = Cut(s.FailureMessage + fmt.Sprintf(": %s, %s, %s", worst.Workload, worst.Reason, worst.Message))
@@ -202,18 +207,33 @@ func (s *Summary) count(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) {
 	s.countFailure(pod)
 	c.Drifted += one(pod.Drifted)
 	c.Stale += one(pod.Stale != "")
+	s.Surplus += int(one(len(pod.Surplus) > 0))
 	c.Exempt += one(pod.Exempt)
 	way := wayOf(pod, spec)
 	s.Outdated += int(one(!pod.Exempt && way == inPlace))
 	s.Evictable += int(one(!pod.Exempt && way == evict))
 	s.irreplaceable += int(one(!pod.Exempt && irreplaceable(pod, spec)))
 	s.away += int(one(!pod.Exempt && way != none && pod.Node.Down))
-	s.exposed += int(one(pod.OnTarget))
-	s.excused += int(one(pod.OnTarget && pod.Excused))
+	s.countExposed(pod)
 	s.RefusedOutdated += int(one(!pod.Exempt && way != none && pod.Refusal != nil))
 	s.Downtime = max(s.Downtime, pod.Downtime)
 	s.Updating += int(one(pod.Underway()))
 	s.Refused += int(one(pod.Refusal != nil))
+}
+
+// countExposed counts what is known of the target by a pod that has it.
+func (s *Summary) countExposed(pod *fleet.PodState) {
+	if !pod.OnTarget {
+		return
+	}
+	s.exposed++
+	s.excused += int(one(pod.Excused))
+	switch v := &pod.Verdict; {
+	case pod.Node.Down:
+		s.awayOnTarget += int(one(v.State == fleet.Updating))
+	case v.State == fleet.Updating, v.State == fleet.Settled && !v.Recheck.IsZero():
+		s.unsure++
+	}
 }
 
 func (s *Summary) countFailure(pod *fleet.PodState) {
@@ -275,6 +295,7 @@ var severity = map[v1alpha1.Reason]int{
 	v1alpha1.ReasonQuotaConflict:         2,
 
 	v1alpha1.ReasonMissing: 3,
+	v1alpha1.ReasonExempt:  3,
 	v1alpha1.ReasonDrifted: 4,
 	v1alpha1.ReasonStale:   5,
 }
@@ -307,6 +328,8 @@ func Trouble(pod *fleet.PodState) (v1alpha1.Reason, string) {
 		return v1alpha1.ReasonHeld, pod.Missed
 	case !pod.Injected:
 		return v1alpha1.ReasonMissing, pod.Missed
+	case pod.ExemptProblem != "":
+		return v1alpha1.ReasonExempt, pod.ExemptProblem
 	case pod.Drifted:
 		return v1alpha1.ReasonDrifted, "a sidecar's image was changed by hand"
 	case pod.Stale != "":

@@ -126,20 +126,31 @@ func TestPodsThatAreNotSelectedAnyMoreLoseTheSidecars(t *testing.T) {
 	}
 }
 
-// A sidecar that is taken out of the template needs new pods, as any other fixed part does.
+// A sidecar that is taken out of the template needs new pods, as any other fixed part does; where the author wants sidecars
+// to be taken out of running pods, also with the method InPlace.
 func TestASidecarThatIsTakenOutOfTheTemplate(t *testing.T) {
 	two := agent.Clone().Sidecar("exporter", "exporter:1").Revision(4)
-	for method, want := range map[v1alpha1.RolloutMethod]string{
-		v1alpha1.MethodInPlace: "", v1alpha1.MethodInPlaceOrRecreate: "evict cart-00", v1alpha1.MethodRecreate: "evict cart-00", v1alpha1.MethodOnDelete: "",
+	const evicted = "evict cart-00"
+	for _, tc := range []struct {
+		method    v1alpha1.RolloutMethod
+		onRemoval v1alpha1.RemovalAction
+		want      string
+	}{
+		{v1alpha1.MethodInPlace, v1alpha1.RemovalKeep, ""},
+		{v1alpha1.MethodInPlaceOrRecreate, v1alpha1.RemovalKeep, evicted},
+		{v1alpha1.MethodRecreate, v1alpha1.RemovalKeep, evicted},
+		{v1alpha1.MethodOnDelete, v1alpha1.RemovalKeep, ""},
+		{v1alpha1.MethodInPlace, v1alpha1.RemovalRecreate, evicted},
+		{v1alpha1.MethodOnDelete, v1alpha1.RemovalRecreate, ""},
 	} {
 		view := viewAt(1000, r1)
-		view.Revisions = append(view.Revisions, *two)
+		view.Revisions, view.TakesOut = append(view.Revisions, *two), tc.onRemoval == v1alpha1.RemovalRecreate
 		m := createdAt(in("cart", builders.Pod("shop", "cart-00").Injected(policy, two)), 0)
 		input := lackingInput(nil)
-		input.Spec, input.Pods = builders.Rollout().Method(method).Obj(), fleet.Judge([]fleet.Member{m}, view)
+		input.Spec, input.OnRemoval, input.Pods = builders.Rollout().Method(tc.method).Obj(), tc.onRemoval, fleet.Judge([]fleet.Member{m}, view)
 		plan := rollout.Make(input)
-		if got := strings.Join(sent(plan), " "); got != want || plan.Summary.Counts.Stale != 1 {
-			t.Errorf("%s: %q, %d stale, want %q, 1", method, got, plan.Summary.Counts.Stale, want)
+		if got := strings.Join(sent(plan), " "); got != tc.want || plan.Summary.Counts.Stale != 1 || plan.Summary.Surplus != 1 {
+			t.Errorf("%s, %s: %q, %d stale, %d with more than the template, want %q, 1, 1", tc.method, tc.onRemoval, got, plan.Summary.Counts.Stale, plan.Summary.Surplus, tc.want)
 		}
 	}
 }

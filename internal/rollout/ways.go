@@ -21,7 +21,8 @@ const (
 
 // wayOf is the mildest way that the method allows for a pod.
 func wayOf(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) way {
-	evictable := recreates(spec) && (spec.EvictUnmanaged || !pod.Owner.Unmanaged)
+	method := recreates(spec) || (pod.TakeOut && spec.Method != v1alpha1.MethodOnDelete)
+	evictable := method && (spec.EvictUnmanaged || !pod.Owner.Unmanaged)
 	switch {
 	case evictable && pod.Stale != "":
 		return evict

@@ -230,8 +230,8 @@ func (w *world) act(policy *simPolicy, plan *rollout.Plan, partly bool) {
 // plan looks at the fleet in a random order.
 func (w *world) plan(policy *simPolicy) rollout.Plan {
 	policy.aim = rollout.TakeAim(&policy.object, policy.target, policy.revisions)
-	view := &fleet.View{Policy: policy.name, Target: policy.aim.Target, Revisions: policy.revisions, Watching: policy.aim.Watching(), WatchedSince: policy.aim.WatchedSince(w.now),
-		Health: map[string]*v1alpha1.HealthSpec{}, Now: w.now}
+	view := policy.aim.View(policy.revisions, w.now)
+	view.Health = map[string]*v1alpha1.HealthSpec{}
 	for _, other := range w.policies {
 		view.Health[other.name] = &other.object.Spec.Rollout.Health
 	}

@@ -115,8 +115,8 @@ func held(plan *rollout.Plan) string {
 // plan is what the manager would do now.
 func (w *world) plan() rollout.Plan {
 	w.aim = rollout.TakeAim(w.policy, w.in.Goal, w.in.Revisions)
-	view := &fleet.View{Policy: w.policy.Name, Target: w.aim.Target, Revisions: w.in.Revisions, Health: w.in.Health,
-		Since: w.policy.CreationTimestamp.Time, RestartedAt: w.in.RestartedAt, Contents: w.in.Contents, Watching: w.aim.Watching(), WatchedSince: w.aim.WatchedSince(w.now), Records: &w.records, Now: w.now}
+	view := w.aim.View(w.in.Revisions, w.now)
+	view.Records, view.Health, view.RestartedAt, view.Contents = &w.records, w.in.Health, w.in.RestartedAt, w.in.Contents
 	members, leaving := w.members()
 	input := w.aim.Input(fleet.Judge(members, view), nil, w.now)
 	input.Vacancies, input.Leaving = fleet.Vacancies(members, leaving), map[string]int{}
