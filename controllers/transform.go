@@ -61,7 +61,8 @@ func (s *PodStripper) stripSpec(spec *corev1.PodSpec) {
 	spec.NodeName, spec.ServiceAccountName = shared(spec.NodeName), shared(spec.ServiceAccountName)
 	spec.RestartPolicy, spec.DNSPolicy = shared(spec.RestartPolicy), ""
 	for i := range spec.Volumes {
-		spec.Volumes[i] = corev1.Volume{Name: shared(spec.Volumes[i].Name)}
+		v := &spec.Volumes[i]
+		*v = corev1.Volume{Name: shared(v.Name), VolumeSource: inject.StripSource(&v.VolumeSource)}
 	}
 	for _, list := range []*[]corev1.Container{&spec.InitContainers, &spec.Containers} {
 		for i := range *list {

@@ -79,3 +79,39 @@ var _ = It("A cached pod clashes with the sidecars as the whole one does", func(
 	_, conflicts := inject.Render(stripped.(*corev1.Pod), "logs", template.Revision(1))
 	Expect(conflicts).To(HaveExactElements(HaveField("Reason", v1alpha1.ReasonAppEnvMissing)))
 })
+
+var _ = It("A cached pod keeps of its volumes what can be mounted in them, and shares it with others", func() {
+	pod := func() *corev1.Pod {
+		return &corev1.Pod{Spec: corev1.PodSpec{
+			Volumes: []corev1.Volume{
+				{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{Items: []corev1.KeyToPath{{Key: "a", Path: "b"}}}}},
+				{Name: "archive", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "archive", ReadOnly: true}}},
+				{Name: "data", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}},
+				{Name: "token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{}}},
+			},
+			Containers: []corev1.Container{{Name: "app", VolumeMounts: []corev1.VolumeMount{
+				{Name: "config", MountPath: "/config", ReadOnly: true}, {Name: "archive", MountPath: "/archive"}, {Name: "data", MountPath: "/data"},
+				{Name: "token", MountPath: inject.TokenPath, ReadOnly: true}}}},
+		}}
+	}
+	stripper := &controllers.PodStripper{}
+	var cached []*corev1.Pod
+	for range 2 {
+		stripped, err := stripper.Strip(pod())
+		Expect(err).NotTo(HaveOccurred())
+		cached = append(cached, stripped.(*corev1.Pod))
+	}
+	for i, v := range cached[0].Spec.Volumes {
+		Expect(v.ConfigMap).To(BeIdenticalTo(cached[1].Spec.Volumes[i].ConfigMap))
+		Expect(v.Image).To(BeIdenticalTo(cached[1].Spec.Volumes[i].Image))
+	}
+	Expect(cached[0].Spec.Volumes[2]).To(Equal(corev1.Volume{Name: "data"}))
+	for _, mount := range []string{"/config", "/archive", "/data", inject.TokenPath} {
+		template := builders.Template("agent", "agent:v1").Volume("logs").App(v1alpha1.AppContainer{Selector: "*",
+			VolumeMounts: []corev1.VolumeMount{{Name: "logs", MountPath: mount + "/logs"}}})
+		_, want := inject.Render(pod(), "logs", template.Revision(1))
+		_, got := inject.Render(cached[0], "logs", template.Revision(1))
+		Expect(got).To(Equal(want), mount)
+		Expect(len(want) > 0).To(Equal(mount == "/archive"), mount)
+	}
+})

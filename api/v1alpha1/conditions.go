@@ -150,7 +150,8 @@ const (
 	ReasonContainerNameConflict Reason = "ContainerNameConflict"
 	// ReasonVolumeConflict: the pod has a volume of the same name.
 	ReasonVolumeConflict Reason = "VolumeConflict"
-	// ReasonMountPathConflict: an app container has a mount at the same path.
+	// ReasonMountPathConflict: a container has a mount at the same path, or would have one in a
+	// read-only mount, where the runtime can't make what it is mounted on.
 	ReasonMountPathConflict Reason = "MountPathConflict"
 	// ReasonPortConflict: a container of the pod declares the same port.
 	ReasonPortConflict Reason = "PortConflict"

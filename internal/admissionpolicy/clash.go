@@ -34,6 +34,7 @@ var clashes = []func(*compiler, *rendered) string{
 	volumeNames,
 	volumesExist,
 	mountPaths,
+	nestedMounts,
 	env,
 	ports,
 	metadata,

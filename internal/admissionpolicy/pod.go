@@ -2,10 +2,12 @@ package admissionpolicy
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 )
 
@@ -16,6 +18,12 @@ const (
 	// recordedList is the text of a list of names in an injection record, recordedNames the names.
 	recordedList  = `%s.find(r'"%s"\s*:\s*\[[^\]]*\]')`
 	recordedNames = `(%s).findAll(r'"[^"]+"\s*[,\]]').map(name, name.split('"')[1])`
+)
+
+// filledVolume and sealedVolume say of a volume v which kind it is to internal/inject, where there is none that is writable.
+var (
+	filledVolume = anyHolds(inject.FilledSources, "has(v.%s)")
+	sealedVolume = "has(v.image) || " + anyHolds(inject.SealedSources, "v.?%s.?readOnly.orValue(false)")
 )
 
 var notMirror = "!(" + quote(corev1.MirrorPodAnnotationKey) + " in " + podAnnotations + ")"
@@ -45,6 +53,8 @@ func (c *compiler) defineCommon(births *rollout.Births) {
 	c.define("initContainers", podInitContainers)
 	c.define("containers", "object.spec.containers")
 	c.define("volumes", "object.spec.?volumes.orValue([])")
+	c.define("filled", "variables.volumes.filter(v, "+filledVolume+").map(v, v.name)")
+	c.define("sealed", "variables.volumes.filter(v, "+sealedVolume+").map(v, v.name)")
 	c.define("names", "(variables.initContainers + variables.containers).map(c, c.name)")
 	c.define("others", fmt.Sprintf("variables.labels.filter(key, key.startsWith(%[1]q)).map(key, key.substring(%[2]d))", v1alpha1.RevisionLabelPrefix, len(v1alpha1.RevisionLabelPrefix)))
 	record := fmt.Sprintf("variables.annotations[?%q + policy].orValue('')", v1alpha1.InjectedAnnotationPrefix)
@@ -80,4 +90,13 @@ func reached(births *rollout.Births) string {
 		ways = append(ways, fmt.Sprintf("object.metadata.?ownerReferences.orValue([]).exists(owner, owner.?controller.orValue(false) && owner.uid in %s)", list(births.Owners)))
 	}
 	return one(ways...)
+}
+
+// anyHolds writes that a condition holds for one of the fields.
+func anyHolds(fields []string, condition string) string {
+	terms := make([]string, len(fields))
+	for i, field := range fields {
+		terms[i] = fmt.Sprintf(condition, field)
+	}
+	return strings.Join(terms, " || ")
 }

@@ -41,11 +41,11 @@ func (a app) named(name string) *corev1.Container {
 
 // serve is a container of the template with what it takes over from the app. The conflicts say what
 // the app does not have to give.
-func (a app) serve(template *corev1.Container, from *v1alpha1.FromApp) (corev1.Container, []Conflict) {
+func (a app) serve(template *corev1.Container, from *v1alpha1.FromApp, volumes volumeLists) (corev1.Container, []Conflict) {
 	c := *template.DeepCopy()
 	conflicts := a.giveEnv(&c, from.EnvFromApp)
 	if from.ShareVolumeMounts != nil {
-		conflicts = append(conflicts, a.shareMounts(&c, from.ShareVolumeMounts)...)
+		conflicts = append(conflicts, a.shareMounts(&c, from.ShareVolumeMounts, volumes)...)
 	}
 	if from.ResourcesFromApp != nil {
 		conflicts = append(conflicts, a.size(&c, from.ResourcesFromApp)...)

@@ -42,6 +42,7 @@ var checks = []check{
 	checkVolumeNames,
 	checkVolumesExist,
 	checkMountPaths,
+	checkNestedMounts,
 	checkEnv,
 	checkPorts,
 	checkMetadata,

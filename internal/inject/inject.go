@@ -120,7 +120,7 @@ func build(pod *corev1.Pod, policy string, r *revision.Revision, overrides map[s
 	app := appOf(pod)
 	var conflicts []Conflict
 	serve := func(template *corev1.Container, from *v1alpha1.FromApp) corev1.Container {
-		c, problems := app.serve(template, from)
+		c, problems := app.serve(template, from, volumeLists{pod.Spec.Volumes, t.Volumes})
 		if _, own := overrides[c.Name]; own || from.ResourcesFromApp != nil {
 			problems = append(problems, overLimit(&c)...)
 		}

@@ -19,6 +19,9 @@ const TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 type sharing struct {
 	to    *corev1.Container
 	share *v1alpha1.SharedVolumeMounts
+	// givers are the containers of the app whose mounts are shared, volumes are those of the pod and of the template.
+	givers  app
+	volumes volumeLists
 	// own are the paths that the container uses itself, given those of the app that it got.
 	own   map[string]bool
 	given map[string]given
@@ -33,13 +36,10 @@ type given struct {
 }
 
 // shareMounts gives a container what the app's containers have mounted.
-func (a app) shareMounts(c *corev1.Container, share *v1alpha1.SharedVolumeMounts) []Conflict {
-	s := sharing{to: c, share: share, own: map[string]bool{}, given: map[string]given{}}
-	for _, m := range c.VolumeMounts {
-		s.own[path.Clean(m.MountPath)] = true
-	}
-	for _, d := range c.VolumeDevices {
-		s.own[path.Clean(d.DevicePath)] = true
+func (a app) shareMounts(c *corev1.Container, share *v1alpha1.SharedVolumeMounts, volumes volumeLists) []Conflict {
+	s := sharing{to: c, share: share, volumes: volumes, own: map[string]bool{}, given: map[string]given{}}
+	for _, p := range placesOf(c) {
+		s.own[p.at] = true
 	}
 	name := cmp.Or(share.Container, "*")
 	if name != "*" && a.named(name) == nil {
@@ -47,10 +47,12 @@ func (a app) shareMounts(c *corev1.Container, share *v1alpha1.SharedVolumeMounts
 	}
 	for _, from := range a {
 		if name == "*" || name == from.Name {
+			s.givers = append(s.givers, from)
 			s.takeMounts(from.Container)
 			s.takeDevices(from.Container)
 		}
 	}
+	s.checkNested()
 	return append(s.conflicts, mountedDevices(c)...)
 }
 
@@ -100,6 +102,28 @@ func (s *sharing) take(at string, what given) bool {
 		}
 	}
 	return false
+}
+
+// checkNested finds what can't be mounted in the container, where it or what is around it is the app's.
+func (s *sharing) checkNested() {
+	places := placesOf(s.to)
+	for i := range places {
+		p := pair{places[i].around(places), &places[i]}
+		if p.outer == nil || p.outer.holds(p.inner, s.volumes) || (s.own[p.outer.at] && s.own[p.inner.at]) || s.proven(p) {
+			continue
+		}
+		s.conflicts = append(s.conflicts, cantHold(s.to.Name, p, "write shareVolumeMounts.container or excludePaths"))
+	}
+}
+
+// proven says whether a container of the app has the same, as read-only: it starts since the volume has what is mounted on.
+func (s *sharing) proven(p pair) bool {
+	return !s.own[p.outer.at] && !s.own[p.inner.at] && slices.ContainsFunc(s.givers, func(c appContainer) bool {
+		places := placesOf(c.Container)
+		outer := slices.IndexFunc(places, func(own place) bool { return own.at == p.outer.at })
+		inner := slices.IndexFunc(places, func(own place) bool { return own.at == p.inner.at })
+		return outer >= 0 && inner >= 0 && !places[outer].holds(&places[inner], s.volumes)
+	})
 }
 
 func (s *sharing) excludes(at string) bool {

@@ -26,7 +26,7 @@ var (
 	images = rapid.SampledFrom([]string{"one:1", "two:2"})
 	keys   = rapid.SampledFrom([]string{"team", "example.com/a~b", "x/y", "note"})
 	orders = rapid.SampledFrom([]v1alpha1.InitOrder{"", v1alpha1.OrderBefore, v1alpha1.OrderAfter})
-	paths  = rapid.SampledFrom([]string{"/logs", "/logs/", "/data", "/tmp", "/etc/x"})
+	paths  = rapid.SampledFrom([]string{"/logs", "/logs/", "/data", "/tmp", "/etc/x", "/logs/x", "/data/x/y"})
 )
 
 func distinct(t *rapid.T, what string, atMost int) []string {
@@ -43,7 +43,7 @@ func drawMap(t *rapid.T, what string) map[string]string {
 func drawMounts(t *rapid.T, what string) []corev1.VolumeMount {
 	var mounts []corev1.VolumeMount
 	for _, path := range rapid.SliceOfNDistinct(paths, 0, 2, rapid.ID[string]).Draw(t, what) {
-		mounts = append(mounts, corev1.VolumeMount{Name: names.Draw(t, "volume"), MountPath: path})
+		mounts = append(mounts, corev1.VolumeMount{Name: names.Draw(t, "volume"), MountPath: path, ReadOnly: rapid.IntRange(0, 3).Draw(t, "read-only mount") == 0})
 	}
 	return mounts
 }

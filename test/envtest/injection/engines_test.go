@@ -246,3 +246,66 @@ func TestBothEnginesGiveRandomPodsTheSame(t *testing.T) {
 		t.Errorf("%d pods were injected, %v clashed: that proves little", injected, skipped)
 	}
 }
+
+// nestable are volumes that differ in what can be mounted in them.
+var nestable = []corev1.Volume{
+	{Name: "empty", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+	{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "conf"}}}},
+	{Name: "archive", VolumeSource: corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "archive", ReadOnly: true}}},
+	{Name: "export", VolumeSource: corev1.VolumeSource{NFS: &corev1.NFSVolumeSource{Server: "nfs", Path: "/", ReadOnly: true}}},
+	{Name: "driver", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{Driver: "example.com", ReadOnly: ptr.To(true)}}},
+	{Name: "image", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "conf:v1"}}},
+}
+
+// everyMount are mounts of all volumes, as a whole and in part, read-only and not.
+func everyMount(volumes []corev1.Volume, path string) []corev1.VolumeMount {
+	var all []corev1.VolumeMount
+	for _, v := range volumes {
+		for _, subPath := range []string{"", "part"} {
+			all = append(all, corev1.VolumeMount{Name: v.Name, MountPath: path, SubPath: subPath}, corev1.VolumeMount{Name: v.Name, MountPath: path, SubPath: subPath, ReadOnly: true})
+		}
+	}
+	return all
+}
+
+// Everything that can be around or in another mount, and something between the two.
+func TestBothEnginesJudgeMountsInEachOtherAlike(t *testing.T) {
+	own := []corev1.Volume{{Name: "logs"}, {Name: "settings", VolumeSource: nestable[1].VolumeSource}, {Name: "program", VolumeSource: nestable[5].VolumeSource}}
+	all := slices.Concat(everyMount(own, "/a/b"), []corev1.VolumeMount{{Name: "config", MountPath: "/a/b"}, {Name: "archive", MountPath: "/a/b", SubPath: "part"}, {Name: "empty", MountPath: "/a/b", ReadOnly: true}})
+	got := map[v1alpha1.Reason]int{}
+	for n, mount := range all {
+		template := v1alpha1.SidecarTemplate{Volumes: own, Sidecars: []v1alpha1.Sidecar{{Container: corev1.Container{Name: "agent", Image: "agent:v1"}}},
+			AppContainers: []v1alpha1.AppContainer{{Selector: "*", VolumeMounts: []corev1.VolumeMount{mount, {Name: "logs", MountPath: "/beside/"}}}}}
+		e := newEngine(t, fmt.Sprintf("nested-%d", n), nil, template)
+		for _, mounts := range nestings() {
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "nested"}, Spec: corev1.PodSpec{Volumes: nestable,
+				Containers: []corev1.Container{{Name: "app", Image: "app:v1", VolumeMounts: mounts}}}}
+			diff, reason, err := e.compare(pod)
+			if err != nil || diff != "" {
+				t.Fatalf("%+v with %+v, conflict %q: %v: the webhook's pod (-) is not the API server's (+):\n%s", mounts, mount, reason, err, diff)
+			}
+			got[reason]++
+		}
+	}
+	t.Logf("%v", got)
+	if got[""] < 50 || got[v1alpha1.ReasonMountPathConflict] < 50 {
+		t.Errorf("%v: that proves little", got)
+	}
+}
+
+// nestings are what a container of the app may have around, in and beside /a/b.
+func nestings() [][]corev1.VolumeMount {
+	var all [][]corev1.VolumeMount
+	for _, outer := range everyMount(nestable, "/a") {
+		all = append(all, []corev1.VolumeMount{outer})
+	}
+	for _, m := range [][]corev1.VolumeMount{
+		{{Name: "empty", MountPath: "/a//b/c/"}}, {{Name: "empty", MountPath: "/a/b/c", SubPath: "part"}}, {{Name: "empty", MountPath: "/a/b/c", SubPathExpr: "part"}},
+		{{Name: "image", MountPath: "/a/b/c"}, {Name: "empty", MountPath: "/a/b/c/d", SubPath: "part"}},
+		{{Name: "image", MountPath: "/a/b-c"}}, {{Name: "image", MountPath: "/a/b/./"}}, {{Name: "image", MountPath: "/a"}, {Name: "empty", MountPath: "/a/b/c"}},
+		{{Name: "image", MountPath: "/"}}, {{Name: "archive", MountPath: "/beside"}},
+	} {
+		all = append(all, m)
+	}
+	return all
+}

@@ -36,9 +36,10 @@ func named[T any](most int, names []string, g func(t *rapid.T, name string) T) *
 }
 
 func mounts(volumes []string) *rapid.Generator[[]corev1.VolumeMount] {
-	return named(2, []string{"/logs", "/var/log", "/etc/conf", "/data/", "/cache", "/run/agent"}, func(t *rapid.T, path string) corev1.VolumeMount {
+	return named(2, []string{"/logs", "/var/log", "/etc/conf", "/data/", "/cache", "/run/agent", "/logs/deep", "/data/deep/er"}, func(t *rapid.T, path string) corev1.VolumeMount {
 		m := corev1.VolumeMount{Name: oneOf(volumes...).Draw(t, "volume"), MountPath: path, ReadOnly: rapid.Bool().Draw(t, "readOnly")}
 		m.MountPropagation = maybe(oneOf(corev1.MountPropagationNone, corev1.MountPropagationHostToContainer, corev1.MountPropagationBidirectional)).Draw(t, "propagation")
+		m.SubPath = ptr.Deref(maybe(oneOf("part")).Draw(t, "subPath"), "")
 		if m.ReadOnly {
 			m.RecursiveReadOnly = maybe(oneOf(corev1.RecursiveReadOnlyIfPossible, corev1.RecursiveReadOnlyDisabled)).Draw(t, "recursive")
 		}
@@ -143,6 +144,8 @@ func volumes(names ...string) *rapid.Generator[[]corev1.Volume] {
 		source := oneOf(
 			corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
 			corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "claim"}},
+			corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "archive", ReadOnly: true}},
+			corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: "secret"}},
 			corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "conf"}}},
 			corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: "conf:v1"}},
 		).Draw(t, "source")
