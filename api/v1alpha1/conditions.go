@@ -153,7 +153,7 @@ const (
 	// ReasonMountPathConflict: a container has a mount at the same path, or would have one in a
 	// read-only mount, where the runtime can't make what it is mounted on.
 	ReasonMountPathConflict Reason = "MountPathConflict"
-	// ReasonPortConflict: a container of the pod declares the same port.
+	// ReasonPortConflict: a container of the pod declares the same port, in the pod or on the host.
 	ReasonPortConflict Reason = "PortConflict"
 	// ReasonEnvConflict: an app container has a variable of the same name.
 	ReasonEnvConflict Reason = "EnvConflict"

@@ -1,6 +1,7 @@
 package admissionpolicy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -188,26 +189,42 @@ func forEntries(r *rendered, clash func(*v1alpha1.AppContainer) string) string {
 	return anyOf(terms)
 }
 
+// ports compares ports in the pod's network with each other, and those of the host, as internal/inject does.
 func ports(_ *compiler, r *rendered) string {
-	used := map[string]bool{}
+	inPod, onHost, everywhere, atAddress := map[string]bool{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, c := range r.added() {
 		for _, p := range c.Ports {
-			protocol := string(p.Protocol)
-			if protocol == "" {
-				protocol = string(corev1.ProtocolTCP)
+			protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP)
+			inPod[fmt.Sprintf("%d/%s", p.ContainerPort, protocol)] = true
+			if p.HostPort == 0 {
+				continue
 			}
-			used[fmt.Sprintf("%d/%s", p.ContainerPort, protocol)] = true
-			if p.HostPort != 0 {
-				used[fmt.Sprintf("%d/%s", p.HostPort, protocol)] = true
+			port := fmt.Sprintf("%d/%s", p.HostPort, protocol)
+			onHost[port] = true
+			if inject.EveryAddress(p.HostIP) {
+				everywhere[port] = true
+			} else {
+				atAddress[port+"/"+p.HostIP] = true
 			}
 		}
 	}
-	if len(used) == 0 {
+	if len(inPod) == 0 {
 		return ""
 	}
-	return fmt.Sprintf(`(variables.initContainers + variables.containers).exists(c, c.?ports.orValue([]).exists(p, [p.containerPort, p.?hostPort.orValue(0)].exists(n, n != 0 && (string(n) + "/" + p.?protocol.orValue("TCP")) in %s)))`,
-		list(slices.Sorted(maps.Keys(used))))
+	terms := []string{"(" + portAs("containerPort") + " in " + sorted(inPod) + ")"}
+	if len(onHost) > 0 {
+		terms = append(terms, fmt.Sprintf(`(p.?hostPort.orValue(0) != 0 && [p.?hostIP.orValue("")].exists(ip, %[1]s in (ip in %[2]s ? %[3]s : %[4]s) || (%[1]s + "/" + ip) in %[5]s))`,
+			portAs("hostPort"), list(inject.EveryAddresses), sorted(onHost), sorted(everywhere), sorted(atAddress)))
+	}
+	return fmt.Sprintf("(variables.initContainers + variables.containers).exists(c, c.?ports.orValue([]).exists(p, %s))", one(terms...))
 }
+
+// portAs writes a field of the port p with its protocol.
+func portAs(field string) string {
+	return fmt.Sprintf(`(string(p.%s) + "/" + p.?protocol.orValue("TCP"))`, field)
+}
+
+func sorted(set map[string]bool) string { return list(slices.Sorted(maps.Keys(set))) }
 
 func metadata(_ *compiler, r *rendered) string {
 	var terms []string

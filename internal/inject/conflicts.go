@@ -1,6 +1,7 @@
 package inject
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"path"
@@ -196,50 +197,81 @@ func checkEnv(pod *corev1.Pod, _ *revision.Revision, a Additions, o owners) []Co
 	return conflicts
 }
 
-type port struct {
+// usedPort is a port that a container declares: in the pod's network, or on its node.
+type usedPort struct {
 	number   int32
 	protocol corev1.Protocol
+	// onHost is a hostPort, at the node's address hostIP.
+	onHost bool
+	hostIP string
 }
 
-func portsOf(c *corev1.Container) []port {
-	var ports []port
+// portsOf are the ports of a container. On the host's network the container's port is the host's, and says all.
+func portsOf(c *corev1.Container, hostNetwork bool) []usedPort {
+	var ports []usedPort
 	for _, p := range c.Ports {
-		ports = append(ports, port{p.ContainerPort, protocolOf(p)})
-		if p.HostPort != 0 && p.HostPort != p.ContainerPort {
-			ports = append(ports, port{p.HostPort, protocolOf(p)})
+		protocol := cmp.Or(p.Protocol, corev1.ProtocolTCP)
+		ports = append(ports, usedPort{number: p.ContainerPort, protocol: protocol})
+		if p.HostPort != 0 && !hostNetwork {
+			ports = append(ports, usedPort{p.HostPort, protocol, true, p.HostIP})
 		}
 	}
 	return ports
 }
 
-func protocolOf(p corev1.ContainerPort) corev1.Protocol {
-	if p.Protocol == "" {
-		return corev1.ProtocolTCP
+// meets says whether both can't be had. A port of the pod's network and one of its node are never the same.
+func (p usedPort) meets(o usedPort) bool {
+	if p.number != o.number || p.protocol != o.protocol || p.onHost != o.onHost {
+		return false
 	}
-	return p.Protocol
+	return !p.onHost || p.hostIP == o.hostIP || EveryAddress(p.hostIP) || EveryAddress(o.hostIP)
+}
+
+// EveryAddress says whether a hostIP means all addresses of the node.
+func EveryAddress(hostIP string) bool { return slices.Contains(EveryAddresses, hostIP) }
+
+// EveryAddresses are the ways to write it.
+var EveryAddresses = []string{"", "0.0.0.0", "::"}
+
+func (p usedPort) String() string {
+	where := ""
+	if p.onHost {
+		where = " of the host"
+	}
+	return fmt.Sprintf("port %d/%s%s", p.number, p.protocol, where)
+}
+
+// heldPort is a port with the name of the container that has it.
+type heldPort struct {
+	usedPort
+	container string
 }
 
 // The containers of a pod share one network: a port belongs to one of them. Plain init
 // containers count too: native sidecars start before them.
 func checkPorts(pod *corev1.Pod, _ *revision.Revision, a Additions, o owners) []Conflict {
-	owner := map[port]string{}
-	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		for _, p := range portsOf(&c) {
-			owner[p] = c.Name
+	var held []heldPort
+	hold := func(c *corev1.Container) {
+		for _, p := range portsOf(c, pod.Spec.HostNetwork) {
+			held = append(held, heldPort{p, c.Name})
 		}
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		hold(&c)
 	}
 	var conflicts []Conflict
 	for _, c := range a.added() {
-		for _, p := range portsOf(&c) {
-			if holder, ok := owner[p]; ok {
-				conflicts = append(conflicts, o.clash(v1alpha1.ReasonPortConflict, o.ofContainer(holder),
-					fmt.Sprintf("port %d/%s, in containers %q and %q", p.number, p.protocol, holder, c.Name),
-					fmt.Sprintf("sidecar %q and container %q both use port %d/%s", c.Name, holder, p.number, p.protocol)))
+		for _, p := range portsOf(&c, pod.Spec.HostNetwork) {
+			i := slices.IndexFunc(held, func(h heldPort) bool { return h.meets(p) })
+			if i < 0 {
+				continue
 			}
+			holder := held[i].container
+			conflicts = append(conflicts, o.clash(v1alpha1.ReasonPortConflict, o.ofContainer(holder),
+				fmt.Sprintf("%s, in containers %q and %q", p, holder, c.Name),
+				fmt.Sprintf("sidecar %q and container %q both use %s", c.Name, holder, p)))
 		}
-		for _, p := range portsOf(&c) {
-			owner[p] = c.Name
-		}
+		hold(&c)
 	}
 	return conflicts
 }

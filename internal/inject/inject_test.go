@@ -239,6 +239,23 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 			listening(corev1.ContainerPort{ContainerPort: 80}), []v1alpha1.Reason{v1alpha1.ReasonPortConflict}},
 		{"a port of another protocol", app(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80}} }),
 			listening(corev1.ContainerPort{ContainerPort: 80, Protocol: corev1.ProtocolUDP}), nil},
+		{"a port of the host that is another one's in the pod", app(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}} }),
+			listening(corev1.ContainerPort{ContainerPort: 8080}), nil},
+		{"a port in the pod that is another one's of the host", app(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 8080}} }),
+			listening(corev1.ContainerPort{ContainerPort: 80, HostPort: 8080}), nil},
+		{"a host port of another protocol", app(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}} }),
+			listening(corev1.ContainerPort{ContainerPort: 81, HostPort: 8080, Protocol: corev1.ProtocolUDP}), nil},
+		{"a host port at another address", app(func(c *corev1.Container) {
+			c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080, HostIP: "127.0.0.1"}}
+		}),
+			listening(corev1.ContainerPort{ContainerPort: 81, HostPort: 8080, HostIP: "10.0.0.1"}), nil},
+		{"a host port at one address and at all of them", app(func(c *corev1.Container) {
+			c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080, HostIP: "127.0.0.1"}}
+		}),
+			listening(corev1.ContainerPort{ContainerPort: 81, HostPort: 8080, HostIP: "0.0.0.0"}), []v1alpha1.Reason{v1alpha1.ReasonPortConflict}},
+		{"a port on the host's network", app(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: 8080}} }).
+			With(func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
+			listening(corev1.ContainerPort{ContainerPort: 8080, HostPort: 8080}), []v1alpha1.Reason{v1alpha1.ReasonPortConflict}},
 		{"a host port", app(func(c *corev1.Container) { c.Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 8080}} }),
 			listening(corev1.ContainerPort{ContainerPort: 81, HostPort: 8080}), []v1alpha1.Reason{v1alpha1.ReasonPortConflict}},
 		{"a port of a native sidecar of the pod's own", builders.Pod("shop", "cart").InitContainer(corev1.Container{Name: "own",

@@ -309,3 +309,37 @@ func nestings() [][]corev1.VolumeMount {
 	}
 	return all
 }
+
+// Every port, with every other one.
+func TestBothEnginesJudgePortsAlike(t *testing.T) {
+	ports := everyPort()
+	got := map[v1alpha1.Reason]int{}
+	for n, port := range ports {
+		sidecar := corev1.Container{Name: "agent", Image: "agent:v1", Ports: []corev1.ContainerPort{port}}
+		e := newEngine(t, fmt.Sprintf("ports-%d", n), nil, v1alpha1.SidecarTemplate{Sidecars: []v1alpha1.Sidecar{{Container: sidecar}}})
+		for _, own := range ports {
+			for _, hostNetwork := range []bool{false, own.HostPort == own.ContainerPort} {
+				pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "ports"}, Spec: corev1.PodSpec{HostNetwork: hostNetwork,
+					Containers: []corev1.Container{{Name: "app", Image: "app:v1", Ports: []corev1.ContainerPort{own}}}}}
+				diff, reason, err := e.compare(pod)
+				if err != nil || diff != "" {
+					t.Fatalf("%+v with %+v, conflict %q: %v: the webhook's pod (-) is not the API server's (+):\n%s", own, port, reason, err, diff)
+				}
+				got[reason]++
+			}
+		}
+	}
+	t.Logf("%v", got)
+	if got[""] < 50 || got[v1alpha1.ReasonPortConflict] < 50 {
+		t.Errorf("%v: that proves little", got)
+	}
+}
+
+// everyPort are ports of which two clash in the pod, on the host, at one address of it, or not at all.
+func everyPort() []corev1.ContainerPort {
+	ports := []corev1.ContainerPort{{ContainerPort: 80}, {ContainerPort: 80, Protocol: corev1.ProtocolUDP}, {ContainerPort: 8080}, {ContainerPort: 8080, HostPort: 8080}}
+	for _, address := range []string{"", "0.0.0.0", "::", "10.0.0.1", "127.0.0.1"} {
+		ports = append(ports, corev1.ContainerPort{ContainerPort: 80, HostPort: 8080, HostIP: address}, corev1.ContainerPort{ContainerPort: 81, HostPort: 8080, HostIP: address})
+	}
+	return append(ports, corev1.ContainerPort{ContainerPort: 82, HostPort: 8080, Protocol: corev1.ProtocolUDP})
+}

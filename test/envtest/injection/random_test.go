@@ -58,6 +58,7 @@ func ports() *rapid.Generator[[]corev1.ContainerPort] {
 		port := corev1.ContainerPort{Name: name, ContainerPort: int32(rapid.IntRange(8080, 8089).Draw(t, "port"))}
 		port.Protocol = oneOf[corev1.Protocol]("", corev1.ProtocolTCP, corev1.ProtocolUDP).Draw(t, "protocol")
 		port.HostPort = ptr.Deref(maybe(rapid.Int32Range(8080, 8089)).Draw(t, "hostPort"), 0)
+		port.HostIP = oneOf("", "", "0.0.0.0", "10.0.0.1", "127.0.0.1").Draw(t, "hostIP")
 		return port
 	})
 }
