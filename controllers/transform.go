@@ -72,17 +72,23 @@ func (s *PodStripper) stripSpec(spec *corev1.PodSpec) {
 	}
 }
 
-// aProbe stands for any: whether there is one is all that is asked.
-var aProbe = &corev1.Probe{}
+// aProbe and anEnvFrom stand for any: whether there is one is all that is asked.
+var (
+	aProbe    = &corev1.Probe{}
+	anEnvFrom = []corev1.EnvFromSource{{}}
+)
 
 func stripContainer(c *corev1.Container) {
-	c.Command, c.Args, c.EnvFrom, c.Lifecycle, c.SecurityContext, c.LivenessProbe = nil, nil, nil, nil, nil, nil
+	c.Command, c.Args, c.Lifecycle, c.SecurityContext, c.LivenessProbe = nil, nil, nil, nil, nil
 	c.WorkingDir, c.TerminationMessagePath, c.TerminationMessagePolicy = "", "", ""
 	if c.StartupProbe != nil {
 		c.StartupProbe = aProbe
 	}
 	if c.ReadinessProbe != nil {
 		c.ReadinessProbe = aProbe
+	}
+	if len(c.EnvFrom) > 0 {
+		c.EnvFrom = anEnvFrom
 	}
 	for i := range c.Env {
 		v := corev1.EnvVar{Name: c.Env[i].Name}

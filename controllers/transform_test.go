@@ -69,15 +69,18 @@ var _ = It("A cached pod is judged like the whole one", func() {
 
 var _ = It("A cached pod clashes with the sidecars as the whole one does", func() {
 	pod := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Env: []corev1.EnvVar{
-		{Name: "SECRET", Value: "x"}, {Name: "NAME", Value: "$(SECRET)"}}}}}}
+		{Name: "SECRET", Value: "x"}, {Name: "NAME", Value: "$(SECRET)"}, {Name: "URL", Value: "http://$(HOST)"}},
+		EnvFrom: []corev1.EnvFromSource{{Prefix: "APP_", ConfigMapRef: &corev1.ConfigMapEnvSource{}}}}}}}
 	stripped, err := (&controllers.PodStripper{}).Strip(pod)
 	Expect(err).NotTo(HaveOccurred())
-	Expect(stripped.(*corev1.Pod).Spec.Containers[0].Env).To(Equal([]corev1.EnvVar{{Name: "SECRET"}, {Name: "NAME", Value: "$(SECRET)"}}))
-	template := builders.Template("agent", "agent:v1").First(func(s *v1alpha1.Sidecar) {
-		s.EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"NAME"}}}
-	})
-	_, conflicts := inject.Render(stripped.(*corev1.Pod), "logs", template.Revision(1))
-	Expect(conflicts).To(HaveExactElements(HaveField("Reason", v1alpha1.ReasonAppEnvMissing)))
+	Expect(stripped.(*corev1.Pod).Spec.Containers[0].Env).To(Equal([]corev1.EnvVar{{Name: "SECRET"}, {Name: "NAME", Value: "$(SECRET)"}, {Name: "URL", Value: "http://$(HOST)"}}))
+	for _, name := range []string{"NAME", "URL"} {
+		template := builders.Template("agent", "agent:v1").First(func(s *v1alpha1.Sidecar) {
+			s.EnvFromApp = []v1alpha1.AppEnv{{Names: []string{name}}}
+		})
+		_, conflicts := inject.Render(stripped.(*corev1.Pod), "logs", template.Revision(1))
+		Expect(conflicts).To(HaveExactElements(HaveField("Reason", v1alpha1.ReasonAppEnvMissing)), name)
+	}
 })
 
 var _ = It("A cached pod keeps of its volumes what can be mounted in them, and shares it with others", func() {

@@ -70,7 +70,7 @@ func (a app) giveEnv(c *corev1.Container, sources []v1alpha1.AppEnv) []Conflict 
 			envFrom = append(envFrom, from.EnvFrom...)
 		}
 		source.Names = slices.DeleteFunc(slices.Clone(source.Names), func(name string) bool { return hasEnv(c.Env, name) }) // an override's
-		taken, problems := takeEnv(c.Name, from, &source, env)
+		taken, problems := takeEnv(c.Name, &giver{from, a.hidesEnvFrom(from, sources)}, &source, env)
 		env, conflicts = taken, append(conflicts, problems...)
 	}
 	c.Env, c.EnvFrom = append(env, c.Env...), append(envFrom, c.EnvFrom...)
@@ -83,13 +83,13 @@ func containerMissing(name, sidecar, what string) Conflict {
 
 // takeEnv adds the variables that a source names to those taken before, in the order in which the app
 // has them: they may refer to each other. Of two variables of one name the last one counts.
-func takeEnv(sidecar string, from *corev1.Container, source *v1alpha1.AppEnv, taken []corev1.EnvVar) ([]corev1.EnvVar, []Conflict) {
+func takeEnv(sidecar string, from *giver, source *v1alpha1.AppEnv, taken []corev1.EnvVar) ([]corev1.EnvVar, []Conflict) {
 	var conflicts []Conflict
 	for i, variable := range from.Env {
 		if !slices.Contains(source.Names, variable.Name) || hasEnv(from.Env[i+1:], variable.Name) || hasEnv(taken, variable.Name) {
 			continue
 		}
-		if why := untransferable(&variable, from.Env[:i], taken); why != "" {
+		if why := from.untransferable(i, taken); why != "" {
 			conflicts = append(conflicts, conflict(v1alpha1.ReasonAppEnvMissing,
 				"variable %s of container %q can't be given to %q: %s", variable.Name, from.Name, sidecar, why))
 		}
@@ -108,18 +108,42 @@ func hasEnv(env []corev1.EnvVar, name string) bool {
 	return slices.ContainsFunc(env, func(v corev1.EnvVar) bool { return v.Name == name })
 }
 
-// untransferable says why a variable would not mean the same in a sidecar; empty where it would.
-func untransferable(variable *corev1.EnvVar, before, taken []corev1.EnvVar) string {
+// giver is a container of the app of which a sidecar gets variables.
+type giver struct {
+	*corev1.Container
+	// hidden: it has variables by an envFrom that the sidecar does not take over. Nobody here knows their names.
+	hidden bool
+}
+
+// hidesEnvFrom says whether a container has an envFrom that none of the sources takes over.
+func (a app) hidesEnvFrom(c *corev1.Container, sources []v1alpha1.AppEnv) bool {
+	return len(c.EnvFrom) > 0 && !a.takesEnvFrom(c, sources)
+}
+
+func (a app) takesEnvFrom(c *corev1.Container, sources []v1alpha1.AppEnv) bool {
+	return slices.ContainsFunc(sources, func(s v1alpha1.AppEnv) bool { return s.EnvFrom && a.named(s.Container) == c })
+}
+
+// untransferable says why a variable of the container would not mean the same in a sidecar; empty where it would.
+func (g *giver) untransferable(i int, taken []corev1.EnvVar) string {
+	variable, before := &g.Env[i], g.Env[:i]
 	if variable.ValueFrom != nil && variable.ValueFrom.FileKeyRef != nil {
 		return "it is read from a file, which may not be there when a sidecar starts"
 	}
 	for _, name := range references(variable.Value) {
-		if hasEnv(before, name) && !hasEnv(taken, name) {
+		switch {
+		case hasEnv(taken, name):
+		case hasEnv(before, name):
 			return "it refers to $(" + name + "), which is not taken over"
+		case g.hidden && !slices.Contains(everywhere, name):
+			return "it refers to $(" + name + "), which may come from the container's envFrom: write envFrom: true in envFromApp"
 		}
 	}
 	return ""
 }
+
+// everywhere are variables that a kubelet gives to every container.
+var everywhere = []string{"KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"}
 
 var reference = regexp.MustCompile(`\$\(([^()]+)\)`)
 

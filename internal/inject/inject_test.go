@@ -126,6 +126,10 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 		c.Env = []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)"}, {Name: "C", Value: "$(KUBERNETES_SERVICE_HOST)"},
 			{Name: "F", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{VolumeName: "v", Path: "f", Key: "F"}}}}
 	})
+	withEnvFrom := app(func(c *corev1.Container) {
+		c.Env = []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)"}, {Name: "C", Value: "$(KUBERNETES_SERVICE_HOST)"}, {Name: "H", Value: "http://$(HOST)"}, {Name: "L", Value: "$$(HOST)"}}
+		c.EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{}}}
+	}).Container(corev1.Container{Name: "worker", Env: []corev1.EnvVar{{Name: "W", Value: "$(HOST)"}}})
 	computing := func(request, limit v1alpha1.ResourceExpression) *builders.TemplateBuilder {
 		return taking(func(f *v1alpha1.FromApp) {
 			f.ResourcesFromApp = &v1alpha1.AppResources{Requests: map[corev1.ResourceName]v1alpha1.ResourceExpression{corev1.ResourceCPU: request}}
@@ -196,6 +200,17 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 			[]v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
 		{"a variable with the one that it refers to", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"B", "A"}}), nil},
 		{"a variable that refers to one of the cluster's", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"C"}}), nil},
+		{"a variable that refers to one of envFrom", withEnvFrom, envOf(v1alpha1.AppEnv{Names: []string{"H"}}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"a variable that refers to one of envFrom, optional", withEnvFrom, envOf(v1alpha1.AppEnv{Names: []string{"H"}, Optional: true}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"a variable with the envFrom that it refers to", withEnvFrom, envOf(v1alpha1.AppEnv{Names: []string{"H"}, EnvFrom: true}), nil},
+		{"a variable with the envFrom that another entry takes over", withEnvFrom, taking(func(f *v1alpha1.FromApp) {
+			f.EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"H"}}, {Container: "app", EnvFrom: true}}
+		}), nil},
+		{"a variable with the envFrom of another container", withEnvFrom, taking(func(f *v1alpha1.FromApp) {
+			f.EnvFromApp = []v1alpha1.AppEnv{{Names: []string{"H"}}, {Container: "worker", EnvFrom: true}}
+		}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"variables that refer to no others, or known ones, beside envFrom", withEnvFrom, envOf(v1alpha1.AppEnv{Names: []string{"A", "B", "C", "L"}}), nil},
+		{"an unknown reference of a container without envFrom", withEnvFrom, envOf(v1alpha1.AppEnv{Container: "worker", Names: []string{"W"}}), nil},
 		{"a variable that a file has", withVariables, envOf(v1alpha1.AppEnv{Names: []string{"F"}}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
 		{"resources that can be computed", builders.Pod("shop", "cart"), computing("app.requests.cpu", `quantity("1")`), nil},
 		{"resources that can't be computed", builders.Pod("shop", "cart"), computing("app.limits.cpu", ""), []v1alpha1.Reason{v1alpha1.ReasonResourcesConflict}},
