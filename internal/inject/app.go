@@ -45,7 +45,7 @@ func (a app) serve(template *corev1.Container, from *v1alpha1.FromApp, volumes v
 	c := *template.DeepCopy()
 	conflicts := a.giveEnv(&c, from.EnvFromApp)
 	if from.ShareVolumeMounts != nil {
-		conflicts = append(conflicts, a.shareMounts(&c, from.ShareVolumeMounts, volumes)...)
+		conflicts = append(conflicts, a.shareMounts(&c, from, volumes)...)
 	}
 	if from.ResourcesFromApp != nil {
 		conflicts = append(conflicts, a.size(&c, from.ResourcesFromApp)...)

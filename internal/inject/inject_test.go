@@ -122,6 +122,14 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 	diskTwice := withMount(corev1.VolumeMount{Name: "a", MountPath: "/data"}).
 		Container(corev1.Container{Name: "worker", VolumeDevices: []corev1.VolumeDevice{{Name: "a", DevicePath: "/dev/a"}}})
 	byExpression := withMount(corev1.VolumeMount{Name: "a", MountPath: "/data", SubPathExpr: "$(POD)"})
+	byEnvFrom := byExpression.Clone().With(func(p *corev1.Pod) {
+		p.Spec.Containers[0].EnvFrom = []corev1.EnvFromSource{{ConfigMapRef: &corev1.ConfigMapEnvSource{}}}
+		p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "HOST", Value: "x"}}
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "worker"})
+	})
+	sharingWith := func(sources ...v1alpha1.AppEnv) *builders.TemplateBuilder {
+		return taking(func(f *v1alpha1.FromApp) { f.ShareVolumeMounts, f.EnvFromApp = &v1alpha1.SharedVolumeMounts{}, sources })
+	}
 	withVariables := app(func(c *corev1.Container) {
 		c.Env = []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$(A)"}, {Name: "C", Value: "$(KUBERNETES_SERVICE_HOST)"},
 			{Name: "F", ValueFrom: &corev1.EnvVarSource{FileKeyRef: &corev1.FileKeySelector{VolumeName: "v", Path: "f", Key: "F"}}}}
@@ -190,6 +198,13 @@ func TestPromise1ClashingPodIsLeftAsItIs(t *testing.T) {
 		{"a mount by a variable that the sidecar lacks", byExpression, mountsOf(v1alpha1.SharedVolumeMounts{}),
 			[]v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
 		{"a mount by a variable that the sidecar has", byExpression, mountsOf(v1alpha1.SharedVolumeMounts{}).Env("POD", "cart"), nil},
+		{"a mount by a variable that may be in the envFrom that the sidecar takes over", byEnvFrom, sharingWith(v1alpha1.AppEnv{EnvFrom: true}), nil},
+		{"a mount by a variable that may be in an envFrom", byEnvFrom, sharingWith(), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"a mount by a variable that may be in an envFrom, where another container's is taken over", byEnvFrom,
+			sharingWith(v1alpha1.AppEnv{Container: "worker", EnvFrom: true}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
+		{"a mount by a variable of env, where the envFrom is taken over", byEnvFrom.Clone().With(func(p *corev1.Pod) {
+			p.Spec.Containers[0].VolumeMounts[0].SubPathExpr = "$(HOST)"
+		}), sharingWith(v1alpha1.AppEnv{EnvFrom: true}), []v1alpha1.Reason{v1alpha1.ReasonAppEnvMissing}},
 		{"variables of a container that is not there", builders.Pod("shop", "cart"), envOf(v1alpha1.AppEnv{Container: "main", Names: []string{"A"}}),
 			[]v1alpha1.Reason{v1alpha1.ReasonAppContainerMissing}},
 		{"variables of a container that is not there, optional", builders.Pod("shop", "cart"),

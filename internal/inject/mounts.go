@@ -19,8 +19,11 @@ const TokenPath = "/var/run/secrets/kubernetes.io/serviceaccount"
 type sharing struct {
 	to    *corev1.Container
 	share *v1alpha1.SharedVolumeMounts
-	// givers are the containers of the app whose mounts are shared, volumes are those of the pod and of the template.
-	givers  app
+	// env is what the container takes over of the app's variables.
+	env []v1alpha1.AppEnv
+	// givers are those containers of the app whose mounts are shared.
+	app, givers app
+	// volumes are those of the pod and of the template.
 	volumes volumeLists
 	// own are the paths that the container uses itself, given those of the app that it got.
 	own   map[string]bool
@@ -36,8 +39,9 @@ type given struct {
 }
 
 // shareMounts gives a container what the app's containers have mounted.
-func (a app) shareMounts(c *corev1.Container, share *v1alpha1.SharedVolumeMounts, volumes volumeLists) []Conflict {
-	s := sharing{to: c, share: share, volumes: volumes, own: map[string]bool{}, given: map[string]given{}}
+func (a app) shareMounts(c *corev1.Container, from *v1alpha1.FromApp, volumes volumeLists) []Conflict {
+	share := from.ShareVolumeMounts
+	s := sharing{to: c, share: share, env: from.EnvFromApp, app: a, volumes: volumes, own: map[string]bool{}, given: map[string]given{}}
 	for _, p := range placesOf(c) {
 		s.own[p.at] = true
 	}
@@ -45,11 +49,11 @@ func (a app) shareMounts(c *corev1.Container, share *v1alpha1.SharedVolumeMounts
 	if name != "*" && a.named(name) == nil {
 		return []Conflict{containerMissing(name, c.Name, "volume mounts")}
 	}
-	for _, from := range a {
-		if name == "*" || name == from.Name {
-			s.givers = append(s.givers, from)
-			s.takeMounts(from.Container)
-			s.takeDevices(from.Container)
+	for _, own := range a {
+		if name == "*" || name == own.Name {
+			s.givers = append(s.givers, own)
+			s.takeMounts(own.Container)
+			s.takeDevices(own.Container)
 		}
 	}
 	s.checkNested()
@@ -62,9 +66,9 @@ func (s *sharing) takeMounts(from *corev1.Container) {
 			continue
 		}
 		for _, name := range references(m.SubPathExpr) {
-			if !hasEnv(s.to.Env, name) {
+			if instead := s.lacksEnv(from, name); instead != "" {
 				s.conflicts = append(s.conflicts, conflict(v1alpha1.ReasonAppEnvMissing,
-					"container %q mounts %s by subPathExpr %s, and %q has no variable %s: it can be taken over by envFromApp", from.Name, m.MountPath, m.SubPathExpr, s.to.Name, name))
+					"container %q mounts %s by subPathExpr %s, and %q has no variable %s: %s", from.Name, m.MountPath, m.SubPathExpr, s.to.Name, name, instead))
 			}
 		}
 		m.ReadOnly = m.ReadOnly || s.share.ReadOnly
@@ -73,6 +77,20 @@ func (s *sharing) takeMounts(from *corev1.Container) {
 		}
 		s.to.VolumeMounts = append(s.to.VolumeMounts, m)
 	}
+}
+
+// lacksEnv says how the container can get a variable of the app's that it lacks; empty where it has it, or may have it by
+// the envFrom that it takes over.
+func (s *sharing) lacksEnv(from *corev1.Container, name string) string {
+	switch named := hasEnv(from.Env, name); {
+	case hasEnv(s.to.Env, name):
+		return ""
+	case named || len(from.EnvFrom) == 0:
+		return "it can be taken over by envFromApp"
+	case s.app.takesEnvFrom(from, s.env):
+		return ""
+	}
+	return "it may come from the container's envFrom: write envFrom: true in envFromApp"
 }
 
 func (s *sharing) takeDevices(from *corev1.Container) {
