@@ -62,7 +62,9 @@ func (a app) shareMounts(c *corev1.Container, from *v1alpha1.FromApp, volumes vo
 
 func (s *sharing) takeMounts(from *corev1.Container) {
 	for _, m := range from.VolumeMounts {
-		if !s.take(m.MountPath, given{from: from.Name, volume: m.Name, subPath: m.SubPath, subPathExpr: m.SubPathExpr}) {
+		what := given{from: from.Name, volume: m.Name, subPath: m.SubPath, subPathExpr: m.SubPathExpr}
+		if !s.take(m.MountPath, what) {
+			s.letWrite(&m, what)
 			continue
 		}
 		for _, name := range references(m.SubPathExpr) {
@@ -76,6 +78,21 @@ func (s *sharing) takeMounts(from *corev1.Container) {
 			m.MountPropagation = ptr.To(corev1.MountPropagationHostToContainer) // the API server allows no more
 		}
 		s.to.VolumeMounts = append(s.to.VolumeMounts, m)
+	}
+}
+
+// letWrite makes writable what another container of the app has given at the path of a mount, where this one is: the app
+// writes there.
+func (s *sharing) letWrite(m *corev1.VolumeMount, what given) {
+	at := path.Clean(m.MountPath)
+	before, taken := s.given[at]
+	if before.from = what.from; !taken || before != what || m.ReadOnly || s.share.ReadOnly {
+		return
+	}
+	for i := range s.to.VolumeMounts {
+		if shared := &s.to.VolumeMounts[i]; path.Clean(shared.MountPath) == at {
+			shared.ReadOnly, shared.RecursiveReadOnly = false, nil
+		}
 	}
 }
 

@@ -164,6 +164,7 @@ func TestPromise1SharedMountsAreNotNestedWhereTheRuntimeCantMakeThePlace(t *test
 		{"its own in a read-only one of the app's", "archive:/data", "", "logs:/data/logs", all, "/data", "/data/logs"},
 		{"the app's in a read-only one of its own", "empty:/logs/app", "", "logs:/logs:ro", all, "/logs", "/logs/app"},
 		{"its own in its own", "empty:/data", "", "logs:/logs:ro logs:/logs/more", all, "", ""},
+		{"one in a read-only one that another container can write to", "empty:/data:ro", "empty:/data claim:/data/cache", "", all, "", ""},
 		{"a device in a read-only one", "disk@/data/disk", "archive:/data", "", all, "/data", "/data/disk"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
