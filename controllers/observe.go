@@ -151,6 +151,10 @@ func (s *scout) fleet(ctx context.Context, namespaces []corev1.Namespace) ([]fle
 	members := s.r.room[:0]
 	security := podsecurity.Templates{Policy: s.p.policy.Name, Revision: s.p.aim.Target,
 		Alone: s.p.policy.Spec.Injection.Engine == v1alpha1.EngineAdmissionPolicy}
+	limited, err := s.r.limitsOf(ctx, s.p, namespaces)
+	if err != nil {
+		return nil, err
+	}
 	for i := range namespaces {
 		namespace := &namespaces[i]
 		selector := s.selector.In(namespace.Labels)
@@ -159,6 +163,9 @@ func (s *scout) fleet(ctx context.Context, namespaces []corev1.Namespace) ([]fle
 			return nil, err
 		}
 		forbidden := security.Check(namespace.Labels)
+		if limits := limited[namespace.Name]; forbidden == nil {
+			forbidden = limits.Alone(&s.p.aim.Target.Template)
+		}
 		for _, pod := range pods {
 			if members, err = s.add(ctx, members, namespace, pod, forbidden); err != nil {
 				return nil, err

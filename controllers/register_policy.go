@@ -86,7 +86,7 @@ func (r *SidecarPolicyReconciler) registerAdmissionPolicy(ctx context.Context, p
 		return err
 	}
 	births := rollout.BirthsOf(p.policy)
-	want, err := admissionpolicy.Compile(&admissionpolicy.Input{Policy: p.policy, Births: births, Revisions: p.revisions, Namespace: r.Namespace})
+	want, err := r.compile(ctx, p, births)
 	wrote := false
 	if err == nil {
 		wrote, err = r.applyAdmissionPolicy(ctx, p, want)

@@ -10,6 +10,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -136,6 +137,41 @@ var _ = Describe("Engine AdmissionPolicy", func() {
 		w.settleUntil(v1alpha1.ConditionReady, v1alpha1.ReasonComplete)
 		Expect(w.bindings()).To(HaveLen(2))
 		Expect(imageOf(w.born())).To(Equal("agent:v1"))
+	})
+
+	It("leaves out the namespaces whose limits would refuse every pod with the sidecars, and says why", func() {
+		w := newWorld(byAdmissionPolicy)
+		w.settleUntil(v1alpha1.ConditionReady, v1alpha1.ReasonComplete)
+		before := w.compiled().Spec
+		limited := func(p *corev1.Pod) {
+			p.Spec.Containers[0].Resources.Limits = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("64Mi")}
+		}
+		Expect(imageOf(w.born(limited))).To(Equal("agent:v1"))
+		elsewhere := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: w.name}}
+		quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: w.name, Name: "memory"}}
+		for _, q := range []*corev1.ResourceQuota{elsewhere, quota} {
+			q.Spec.Hard = corev1.ResourceList{corev1.ResourceLimitsMemory: resource.MustParse("10Gi")}
+			Expect(server.Client.Create(ctx, q)).To(Succeed())
+			DeferCleanup(func() { Expect(client.IgnoreNotFound(server.Client.Delete(ctx, q))).To(Succeed()) })
+		}
+		quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: corev1.ResourceList{corev1.ResourceLimitsMemory: resource.MustParse("0")}}
+		Expect(server.Client.Status().Update(ctx, quota)).To(Succeed())
+		w.settle()
+		w.settleUntil(v1alpha1.ConditionReady, v1alpha1.ReasonComplete)
+		Expect(imageOf(w.born(limited))).To(BeEmpty())
+		Expect(fmt.Sprint(w.compiled().Spec.Variables)).To(And(ContainSubstring(w.name), Not(ContainSubstring(operatorNamespace))))
+
+		Expect(server.Client.Create(ctx, w.plainPod("web-1", limited))).To(Succeed())
+		w.settle()
+		Expect(w.status().Pods.Conflicting).To(BeEquivalentTo(1))
+		Expect(w.status().Unhealthy).To(HaveExactElements(And(HaveField("Reason", v1alpha1.ReasonQuotaConflict),
+			HaveField("Message", ContainSubstring(`ResourceQuota memory: container "agent" must say limits.memory`)))))
+
+		Expect(server.Client.Delete(ctx, quota)).To(Succeed())
+		w.settle()
+		w.settleUntil(v1alpha1.ConditionInjecting, v1alpha1.ReasonRegistered)
+		Expect(w.compiled().Spec).To(Equal(before))
+		Expect(imageOf(w.born(limited))).To(Equal("agent:v1"))
 	})
 
 	It("gives new pods what the roll-out has reached", func() {

@@ -66,6 +66,8 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 		Watches(&appsv1.StatefulSet{}, gathered(r.allPolicies), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		Watches(&appsv1.DaemonSet{}, gathered(r.allPolicies), builder.WithPredicates(predicate.AnnotationChangedPredicate{})).
 		Watches(&corev1.Node{}, gathered(r.allPolicies), builder.WithPredicates(predicate.Funcs{UpdateFunc: nodeWentOrCame})).
+		Watches(&corev1.LimitRange{}, gathered(r.admissionPolicies)).
+		Watches(&corev1.ResourceQuota{}, gathered(r.admissionPolicies), builder.WithPredicates(predicate.Funcs{UpdateFunc: quotaWantsOther})).
 		Watches(&policyv1.PodDisruptionBudget{}, gathered(r.allPolicies)).
 		Watches(&corev1.Secret{}, gathered(r.allPolicies), builder.WithPredicates(only(o.secretKey()))).
 		Watches(&appsv1.ControllerRevision{}, gathered(policyOfLabel)).
@@ -82,6 +84,13 @@ func nodeWentOrCame(e event.UpdateEvent) bool {
 	before, one := e.ObjectOld.(*corev1.Node)
 	after, two := e.ObjectNew.(*corev1.Node)
 	return one && two && !equality.Semantic.DeepEqual(readiness(before), readiness(after))
+}
+
+// quotaWantsOther says whether an update of a quota is more than what is used of it.
+func quotaWantsOther(e event.UpdateEvent) bool {
+	before, one := e.ObjectOld.(*corev1.ResourceQuota)
+	after, two := e.ObjectNew.(*corev1.ResourceQuota)
+	return one && two && !equality.Semantic.DeepEqual(before.Spec, after.Spec)
 }
 
 // toPolicies names the policies that an object matters to.
@@ -114,6 +123,13 @@ func policyOfLabel(_ context.Context, object client.Object) []string {
 
 func (r *SidecarPolicyReconciler) allPolicies(ctx context.Context, _ client.Object) []string {
 	return r.policyNames(ctx, func(*v1alpha1.SidecarPolicy) bool { return true })
+}
+
+// admissionPolicies are those that the API server carries out by itself, knowing what is compiled of limits.
+func (r *SidecarPolicyReconciler) admissionPolicies(ctx context.Context, _ client.Object) []string {
+	return r.policyNames(ctx, func(policy *v1alpha1.SidecarPolicy) bool {
+		return policy.Spec.Injection.Engine == v1alpha1.EngineAdmissionPolicy
+	})
 }
 
 // policiesOfPod are the policies that the pod carries sidecars of, or waits for, and those whose

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/fleet"
+	"github.com/sidecar-dev/sidecar-operator/internal/limits"
 	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
 	"github.com/sidecar-dev/sidecar-operator/internal/prefetch"
 	"github.com/sidecar-dev/sidecar-operator/internal/report"
@@ -81,6 +82,8 @@ type pass struct {
 	behind bool
 	// injectsOther: new pods get something else than the status says, until the API server acts on the last change.
 	injectsOther bool
+	// limits is what limits the pods of the selected namespaces; see limitsOf.
+	limits map[string]limits.Namespace
 	// again is when to look again for what nobody tells; zero is never.
 	again time.Duration
 	// contents is the configuration that the sidecars read, by namespace; see restartOn.

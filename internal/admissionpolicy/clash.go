@@ -28,7 +28,7 @@ type rendered struct {
 
 func (r *rendered) added() []corev1.Container { return slices.Concat(r.early, r.late, r.beside) }
 
-// clashes are the checks of internal/inject, in the same order, and that of internal/podsecurity: each writes when a pod clashes
+// clashes are the checks of internal/inject, in the same order, and those of internal/podsecurity and internal/limits: each writes when a pod clashes
 // with what it would get. What a template says of itself is not asked again for each pod.
 var clashes = []func(*compiler, *rendered) string{
 	containerNames,
@@ -47,6 +47,7 @@ var clashes = []func(*compiler, *rendered) string{
 	system,
 	annotationSize,
 	podSecurity,
+	namespaceLimits,
 }
 
 func (c *compiler) clashes(r *rendered) string {
@@ -298,6 +299,24 @@ func podSecurity(_ *compiler, r *rendered) string {
 		return ""
 	}
 	return fmt.Sprintf("!(namespaceObject.metadata.?labels[?%q].orValue(%q) in %s)", podsecurity.EnforceLabel, podsecurity.Unenforced, list(kept))
+}
+
+// namespacesAtOnce keeps a list of namespaces below maxExpression.
+const namespacesAtOnce = 1000
+
+// namespaceLimits writes that the pod is in a namespace that refuses every pod with the sidecars. Expressions can't see LimitRanges
+// and ResourceQuotas, so that those of the day are compiled.
+func namespaceLimits(c *compiler, r *rendered) string {
+	var refusing, terms []string
+	for _, name := range slices.Sorted(maps.Keys(c.limits)) {
+		if limits := c.limits[name]; limits.Alone(r.template) != nil {
+			refusing = append(refusing, name)
+		}
+	}
+	for part := range slices.Chunk(refusing, namespacesAtOnce) {
+		terms = append(terms, "request.namespace in "+c.define(r.variable(fmt.Sprintf("refusing%d", len(terms))), list(part)))
+	}
+	return anyOf(terms)
 }
 
 // podResources compares what is asked for with resources of the pod as a whole.

@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/limits"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 	"github.com/sidecar-dev/sidecar-operator/internal/selection"
@@ -33,6 +34,8 @@ type Input struct {
 	Revisions []revision.Revision
 	// Namespace is the operator's own, in which no pod is selected.
 	Namespace string
+	// Limits is what limits the pods of those namespaces that the policy selects, by their names.
+	Limits map[string]limits.Namespace
 }
 
 // Registration is what the API server has to know to inject by itself.
@@ -99,7 +102,7 @@ func (r *Registration) binding(prefix string, selects selection.Pair) *admission
 }
 
 func compileSpec(in *Input) (*admissionregistrationv1.MutatingAdmissionPolicySpec, error) {
-	c := &compiler{policy: in.Policy.Name, drain: in.Policy.Spec.Rollout.Drain.Seconds > 0}
+	c := &compiler{policy: in.Policy.Name, drain: in.Policy.Spec.Rollout.Drain.Seconds > 0, limits: in.Limits}
 	c.defineCommon(&in.Births)
 	var patches []string
 	for _, name := range in.Births.Revisions() {
@@ -171,6 +174,7 @@ func digestOf(spec *admissionregistrationv1.MutatingAdmissionPolicySpec, pairs [
 type compiler struct {
 	policy    string
 	drain     bool
+	limits    map[string]limits.Namespace
 	variables []admissionregistrationv1.Variable
 }
 

@@ -32,15 +32,23 @@ func (n *Namespace) Check(before, after *corev1.Pod) *inject.Conflict {
 func (n *Namespace) refuses(pod *corev1.Pod) *inject.Conflict {
 	for i := range n.Ranges {
 		if why := outOfRange(&n.Ranges[i], pod); why != "" {
-			return &inject.Conflict{Reason: v1alpha1.ReasonLimitRangeConflict, Message: "LimitRange " + n.Ranges[i].Name + ": " + why}
+			return refusedByRange(&n.Ranges[i], why)
 		}
 	}
 	for i := range n.Quotas {
 		if why := overQuota(&n.Quotas[i], pod); why != "" {
-			return &inject.Conflict{Reason: v1alpha1.ReasonQuotaConflict, Message: "ResourceQuota " + n.Quotas[i].Name + ": " + why}
+			return refusedByQuota(&n.Quotas[i], why)
 		}
 	}
 	return nil
+}
+
+func refusedByRange(r *corev1.LimitRange, why string) *inject.Conflict {
+	return &inject.Conflict{Reason: v1alpha1.ReasonLimitRangeConflict, Message: "LimitRange " + r.Name + ": " + why}
+}
+
+func refusedByQuota(q *corev1.ResourceQuota, why string) *inject.Conflict {
+	return &inject.Conflict{Reason: v1alpha1.ReasonQuotaConflict, Message: "ResourceQuota " + q.Name + ": " + why}
 }
 
 // defaulted is a copy of the pod as it is when it is validated: a request that is not written is the limit, and LimitRanger

@@ -13,15 +13,8 @@ import (
 func outOfRange(limits *corev1.LimitRange, pod *corev1.Pod) string {
 	for i := range limits.Spec.Limits {
 		item := &limits.Spec.Limits[i]
-		why := ""
-		switch item.Type {
-		case corev1.LimitTypeContainer:
-			each(pod, func(c *corev1.Container) {
-				if why == "" {
-					why = broken(item, fmt.Sprintf("container %q", c.Name), c.Resources.Requests, c.Resources.Limits)
-				}
-			})
-		case corev1.LimitTypePod:
+		why := containerOutOfRange(item, pod)
+		if item.Type == corev1.LimitTypePod {
 			why = broken(item, "the pod", resource.PodRequests(pod, resource.PodResourcesOptions{}), resource.PodLimits(pod, resource.PodResourcesOptions{}))
 		}
 		if why != "" {
@@ -29,6 +22,20 @@ func outOfRange(limits *corev1.LimitRange, pod *corev1.Pod) string {
 		}
 	}
 	return ""
+}
+
+// containerOutOfRange says what an item has against a container of the pod.
+func containerOutOfRange(item *corev1.LimitRangeItem, pod *corev1.Pod) string {
+	why := ""
+	if item.Type != corev1.LimitTypeContainer {
+		return why
+	}
+	each(pod, func(c *corev1.Container) {
+		if why == "" {
+			why = broken(item, fmt.Sprintf("container %q", c.Name), c.Resources.Requests, c.Resources.Limits)
+		}
+	})
+	return why
 }
 
 // broken says which rule of an item is broken by what asks for these resources.
