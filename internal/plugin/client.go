@@ -40,13 +40,22 @@ func (a *app) client() (client.WithWatch, error) {
 	if err != nil {
 		return nil, err
 	}
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
+	return client.NewWithWatch(config, client.Options{Scheme: scheme})
+}
+
+// newScheme has all kinds that the plugin reads and writes.
+func newScheme() (*runtime.Scheme, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, err
 		}
 	}
-	return client.NewWithWatch(config, client.Options{Scheme: scheme})
+	return scheme, nil
 }
 
 // podNamespace is the namespace of -n, or that of the kubeconfig's context.

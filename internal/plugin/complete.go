@@ -14,7 +14,7 @@ type completion = func(*cobra.Command, []string, string) ([]string, cobra.ShellC
 // completed asks the cluster for words. A shell that completes has nobody to tell of an error.
 func (a *app) completed(words func(ctx context.Context, c client.Reader) ([]string, error)) completion {
 	return func(command *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-		c, err := a.client()
+		c, err := a.open()
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

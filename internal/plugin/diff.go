@@ -38,7 +38,7 @@ func (a *app) diff() *cobra.Command {
 }
 
 func (a *app) showDiff(ctx context.Context, name string, named []string, f *format) error {
-	c, err := a.client()
+	c, err := a.open()
 	if err != nil {
 		return err
 	}

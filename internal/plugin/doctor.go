@@ -58,12 +58,12 @@ func (a *app) doctor() *cobra.Command {
 
 // facts reads the cluster. What can't be read is a fact too; an error is where nobody can be asked at all.
 func (a *app) facts(ctx context.Context) (*doctor.Facts, error) {
-	c, err := a.client()
+	c, err := a.open()
 	if err != nil {
 		return nil, err
 	}
 	f := &doctor.Facts{Now: a.clock.Now(), Namespace: a.namespace, Unread: map[string]string{}}
-	if f.ServerVersion, err = a.serverVersion(); err != nil {
+	if f.ServerVersion, err = a.ask(); err != nil {
 		return nil, err
 	}
 	if f.Policies, err = listPolicies(ctx, c); err != nil && !meta.IsNoMatchError(err) && !apierrors.IsForbidden(err) {

@@ -38,7 +38,7 @@ func (a *app) explain() *cobra.Command {
 }
 
 func (a *app) explainPod(ctx context.Context, arg, only string, f *format) error {
-	c, err := a.client()
+	c, err := a.open()
 	if err != nil {
 		return err
 	}
@@ -46,12 +46,7 @@ func (a *app) explainPod(ctx context.Context, arg, only string, f *format) error
 	if err != nil {
 		return err
 	}
-	policies, err := listPolicies(ctx, c)
-	if only != "" && err == nil {
-		var policy *v1alpha1.SidecarPolicy
-		policy, err = getPolicy(ctx, c, only)
-		policies = []v1alpha1.SidecarPolicy{*policy}
-	}
+	policies, err := asked(ctx, c, only)
 	if err != nil {
 		return err
 	}
@@ -66,6 +61,18 @@ func (a *app) explainPod(ctx context.Context, arg, only string, f *format) error
 		}
 	}
 	return a.write(f, answers, func() string { return explain.Text(subject.Pod, answers) })
+}
+
+// asked are the policies that are asked about: the one of that name, or all.
+func asked(ctx context.Context, c client.Reader, only string) ([]v1alpha1.SidecarPolicy, error) {
+	if only == "" {
+		return listPolicies(ctx, c)
+	}
+	policy, err := getPolicy(ctx, c, only)
+	if err != nil {
+		return nil, err
+	}
+	return []v1alpha1.SidecarPolicy{*policy}, nil
 }
 
 // subject reads the pod, which is named POD, pod/POD or NAMESPACE/POD.

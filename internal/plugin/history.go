@@ -35,7 +35,7 @@ func (a *app) history() *cobra.Command {
 }
 
 func (a *app) showHistory(ctx context.Context, name string, f *format) error {
-	c, err := a.client()
+	c, err := a.open()
 	if err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (a *app) onlooker(ctx context.Context, c client.Client) (*controllers.Onloo
 	if err != nil {
 		return nil, err
 	}
-	return &controllers.Onlooker{Client: newBulkReader(c), Namespace: a.namespace, PrefetchImage: image, ServerVersion: a.serverVersion}, nil
+	return &controllers.Onlooker{Client: newBulkReader(c), Namespace: a.namespace, PrefetchImage: image, ServerVersion: a.ask}, nil
 }
 
 func (a *app) serverVersion() (string, error) {

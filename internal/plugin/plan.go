@@ -56,7 +56,7 @@ func (a *app) plan() *cobra.Command {
 }
 
 func (a *app) showPlans(ctx context.Context, o *planned, f *format) error {
-	c, err := a.client()
+	c, err := a.open()
 	if err != nil {
 		return err
 	}

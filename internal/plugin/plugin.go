@@ -16,6 +16,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
@@ -38,12 +39,20 @@ type app struct {
 	// namespace is the operator's own.
 	namespace string
 	clock     clock.PassiveClock
+	// open makes the client of the API server, ask asks it for its version.
+	open func() (client.WithWatch, error)
+	ask  func() (string, error)
 }
 
 // Run carries out a command line and returns its exit code.
 func Run(ctx context.Context, args []string, streams genericiooptions.IOStreams, clock clock.PassiveClock) int {
 	a := &app{IOStreams: streams, flags: genericclioptions.NewConfigFlags(true), clock: clock}
+	a.open, a.ask = a.client, a.serverVersion
 	ctrllog.SetLogger(logr.Discard()) // people read what the commands say
+	return a.run(ctx, args)
+}
+
+func (a *app) run(ctx context.Context, args []string) int {
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)

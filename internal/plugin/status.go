@@ -35,7 +35,7 @@ func (a *app) status() *cobra.Command {
 		if err := f.check(); err != nil {
 			return err
 		}
-		c, err := a.client()
+		c, err := a.open()
 		if err != nil {
 			return err
 		}

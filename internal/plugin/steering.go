@@ -78,7 +78,7 @@ func (a *app) steer(ctx context.Context, s *steered, name string) error {
 	if s.dryRun != dryRunNone && s.dryRun != dryRunClient && s.dryRun != dryRunServer {
 		return fmt.Errorf("--dry-run=%s is not known: write none, client or server", s.dryRun)
 	}
-	c, err := a.client()
+	c, err := a.open()
 	if err != nil {
 		return err
 	}

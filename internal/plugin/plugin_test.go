@@ -1,0 +1,106 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	testclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
+)
+
+var now = time.Date(2026, 3, 1, 9, 0, 0, 0, time.UTC)
+
+// cluster is an API server that holds these objects, and answers as the functions say.
+func cluster(t *testing.T, funcs interceptor.Funcs, objects ...client.Object) client.WithWatch {
+	t.Helper()
+	scheme, err := newScheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	byName := func(o client.Object) []string { return []string{o.GetName()} }
+	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithInterceptorFuncs(funcs).
+		WithIndex(&v1alpha1.SidecarPolicy{}, "metadata.name", byName).Build()
+}
+
+// result is what a command said, and how it ended.
+type result struct {
+	out, err string
+	code     int
+}
+
+// run runs a command against an API server.
+func run(t *testing.T, c client.WithWatch, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var out, err bytes.Buffer
+	a := &app{IOStreams: genericiooptions.IOStreams{In: &bytes.Buffer{}, Out: &out, ErrOut: &err},
+		flags: genericclioptions.NewConfigFlags(true), clock: testclock.NewFakePassiveClock(now),
+		open: func() (client.WithWatch, error) { return c, nil },
+		ask:  func() (string, error) { return "v1.37.2", nil }}
+	code := a.run(ctx, args)
+	return result{out.String(), err.String(), code}
+}
+
+// wants says whether a command ended so, with these words in what it said.
+func (r result) wants(t *testing.T, code int, words ...string) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("ended with %d, want %d: %s%s", r.code, code, r.out, r.err)
+	}
+	for _, w := range words {
+		if !strings.Contains(r.out+r.err, w) {
+			t.Errorf("says %q, want %q in it", r.out+r.err, w)
+		}
+	}
+}
+
+// newPolicy selects the pods of the app of its name.
+func newPolicy(name string) *v1alpha1.SidecarPolicy {
+	p := &v1alpha1.SidecarPolicy{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Generation: 1}}
+	p.Spec.Selector.PodSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": name}}
+	p.Spec.Template = builders.Template("agent", "agent:1").Obj()
+	p.Status.ObservedGeneration = 1
+	return p
+}
+
+func forbidden(resource string) error {
+	return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", errors.New("not for you"))
+}
+
+func newNamespace(name string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+}
+
+func TestExplainNamesThePoliciesThereAre(t *testing.T) {
+	c := cluster(t, interceptor.Funcs{}, newNamespace("shop"), builders.Pod("shop", "cart-1").Obj(), newPolicy("logs"))
+	run(t, c, "explain", "shop/cart-1", "--policy", "lgos").wants(t, exitError, `there is no policy "lgos": write one of logs`)
+	run(t, c, "explain", "shop/cart-1", "--policy", "logs").wants(t, exitOK, "logs lacks it (NotSelected)")
+}
+
+// Whoever may read one policy need not be allowed to list all.
+func TestExplainReadsThePolicyThatIsAskedAbout(t *testing.T) {
+	c := cluster(t, interceptor.Funcs{List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+		if _, policies := list.(*v1alpha1.SidecarPolicyList); policies {
+			return forbidden("sidecarpolicies")
+		}
+		return c.List(ctx, list, opts...)
+	}}, newNamespace("shop"), builders.Pod("shop", "cart-1").Obj(), newPolicy("logs"))
+	run(t, c, "explain", "shop/cart-1", "--policy", "logs").wants(t, exitOK, "logs lacks it (NotSelected)")
+}
