@@ -134,6 +134,38 @@ func TestDoneAndFailed(t *testing.T) {
 	}
 }
 
+// A pipeline asks for another try and watches: it does not see the end of the last one.
+func TestAnotherTryIsNotDone(t *testing.T) {
+	const failed = "bbbbbbbbbb"
+	for _, tc := range []struct {
+		name                  string
+		phase                 v1alpha1.Phase
+		retry, handled, abort string
+		done                  bool
+	}{
+		{"nobody asked", v1alpha1.PhaseRolledBack, "", "", "", true},
+		{"asked", v1alpha1.PhaseRolledBack, failed, "", "", false},
+		{"asked once more", v1alpha1.PhaseRolledBack, failed + "/2026-03-01T09:00:00Z", failed, "", false},
+		{"asked after a pause", v1alpha1.PhasePaused, failed, "", "", false},
+		{"tried, and failed again", v1alpha1.PhaseRolledBack, failed, failed, "", true},
+		{"asked for another revision", v1alpha1.PhaseRolledBack, "aaaaaaaaaa", "", "", true},
+		{"aborted still", v1alpha1.PhaseRolledBack, failed, "", failed, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			policy := policies()["broken"]
+			policy.Status.Phase, policy.Status.HandledRetry = tc.phase, tc.handled
+			policy.Annotations = map[string]string{v1alpha1.RetryAnnotation: tc.retry, v1alpha1.AbortAnnotation: tc.abort}
+			s := render.StatusOf(policy, now)
+			if s.Done != tc.done || s.Failed != tc.done {
+				t.Errorf("done %t, failed %t, want %t", s.Done, s.Failed, tc.done)
+			}
+			if waits := s.WaitsFor == "the operator to try revision bbbbbbbbbb again"; waits == tc.done {
+				t.Errorf("waits for %q", s.WaitsFor)
+			}
+		})
+	}
+}
+
 func TestTempoTellsHowMuchIsLeft(t *testing.T) {
 	policy := policies()["approval"]
 	policy.Status.Step = at(0, "canary")

@@ -10,6 +10,8 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
+	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 )
 
 // The widths of progress bars, in characters.
@@ -95,6 +97,9 @@ func waitsFor(p *v1alpha1.SidecarPolicy) string {
 	if p.Status.ObservedGeneration != p.Generation {
 		return "the operator to look at the last change of the policy"
 	}
+	if retried(p) {
+		return "the operator to try revision " + p.Status.FailedRevision + " again"
+	}
 	progressing := meta.FindStatusCondition(p.Status.Conditions, v1alpha1.ConditionProgressing)
 	if progressing == nil {
 		return ""
@@ -134,6 +139,8 @@ func ended(p *v1alpha1.SidecarPolicy) (done, failed bool) {
 	switch {
 	case accepted != nil && accepted.Status == metav1.ConditionFalse:
 		return true, true
+	case retried(p):
+		return false, false
 	case p.Status.Phase == v1alpha1.PhaseComplete:
 		return true, false
 	case p.Status.Phase == v1alpha1.PhaseRolledBack:
@@ -144,12 +151,25 @@ func ended(p *v1alpha1.SidecarPolicy) (done, failed bool) {
 	return false, false
 }
 
+// retried says whether a person has asked for another try of the failed revision, and the operator has yet to begin it. It
+// decides that itself.
+func retried(p *v1alpha1.SidecarPolicy) bool {
+	failed := p.Status.FailedRevision
+	if failed == "" {
+		return false
+	}
+	aim := rollout.TakeAim(p, &revision.Revision{Hash: failed}, nil)
+	return aim.Failed == ""
+}
+
 // next is what a person may do.
 func next(p *v1alpha1.SidecarPolicy) string {
 	command := func(verb, does string) string { return fmt.Sprintf("`kubectl sidecar %s %s` %s", verb, p.Name, does) }
 	switch {
 	case p.Status.Phase == v1alpha1.PhaseAwaitingApproval:
 		return command("approve", "lets it go on") + "; " + command("abort", "stops it")
+	case retried(p):
+		return ""
 	case p.Status.FailedRevision != "":
 		return "write a good template; or " + command("undo", "goes back for good") + "; or " + command("retry", "tries it again")
 	case p.Spec.Rollout.Paused:
