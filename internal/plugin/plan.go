@@ -9,6 +9,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -114,8 +116,9 @@ func (a *app) planOf(ctx context.Context, c client.Client, onlooker *controllers
 		if plan.Changes = render.ChangedFields(&current.Spec, &proposed.Spec); len(plan.Changes) == 0 {
 			return plan, nil
 		}
-		proposed.Status = current.Status
+		current.Status.DeepCopyInto(&proposed.Status)
 	}
+	foresee(current, proposed)
 	now := a.clock.Now().Truncate(time.Second)
 	sight, err := onlooker.Look(ctx, proposed, now)
 	if err != nil {
@@ -129,6 +132,19 @@ func (a *app) planOf(ctx context.Context, c client.Client, onlooker *controllers
 		return nil, err
 	}
 	return plan, a.rollOut(ctx, c, sight, o, plan, now)
+}
+
+// foresee notes in the status whether new pods will get the sidecars, where the spec changes that: the operator sees to
+// that before it replaces the first pod that lacks them.
+func foresee(current, proposed *v1alpha1.SidecarPolicy) {
+	injecting := metav1.Condition{Type: v1alpha1.ConditionInjecting, Status: metav1.ConditionTrue, Reason: string(v1alpha1.ReasonRegistered)}
+	switch {
+	case proposed.Spec.Injection.Paused:
+		injecting.Status, injecting.Reason = metav1.ConditionFalse, string(v1alpha1.ReasonInjectionPaused)
+	case current != nil && !current.Spec.Injection.Paused:
+		return
+	}
+	meta.SetStatusCondition(&proposed.Status.Conditions, injecting)
 }
 
 // selectionChange tells which pods come and go.
@@ -161,7 +177,7 @@ func (a *app) selectionChange(ctx context.Context, onlooker *controllers.Onlooke
 // rollOut tells what becomes of the pods, and plays the roll-out.
 func (a *app) rollOut(ctx context.Context, c client.Client, sight *controllers.Sight, o *planned, plan *render.Plan, now time.Time) error {
 	spec := &sight.Policy.Spec.Rollout
-	plan.Workloads = render.Groups(sight.Pods, &sight.Policy.Spec)
+	plan.Workloads = render.Groups(sight.Input, sight.Plan)
 	plan.Allowed(rollout.Allowances(sight.Input), sight.Input.Disruptions)
 	input := simulate.Input{Policy: sight.Policy, Goal: sight.Aim.Goal, Revisions: sight.Revisions, Contents: sight.Contents,
 		RestartedAt: sight.Policy.Spec.Template.RestartedAt, Pace: o.pace, Now: now}

@@ -136,12 +136,13 @@ func asMap(spec *v1alpha1.SidecarPolicySpec) map[string]any {
 	return m
 }
 
-// Groups say what becomes of the pods of a fleet.
-func Groups(pods []fleet.PodState, spec *v1alpha1.SidecarPolicySpec) []Group {
+// Groups say what becomes of the pods that a plan of the manager's was made of.
+func Groups(in rollout.Input, plan *rollout.Plan) []Group {
 	counts := map[Group]int{}
-	for i := range pods {
-		fate, why := fateOf(&pods[i], spec)
-		counts[Group{Workload: pods[i].Workload.String(), Fate: fate, Why: why}]++
+	for i := range in.Pods {
+		pod := &in.Pods[i]
+		fate, why := fateOf(pod, in, plan)
+		counts[Group{Workload: pod.Workload.String(), Fate: fate, Why: why}]++
 	}
 	list := make([]Group, 0, len(counts))
 	for g, n := range counts {
@@ -154,26 +155,19 @@ func Groups(pods []fleet.PodState, spec *v1alpha1.SidecarPolicySpec) []Group {
 	return list
 }
 
-func fateOf(pod *fleet.PodState, spec *v1alpha1.SidecarPolicySpec) (Fate, string) {
+func fateOf(pod *fleet.PodState, in rollout.Input, plan *rollout.Plan) (Fate, string) {
 	lacks := pod.Changes() || pod.Stale != ""
 	switch {
-	case pod.Injected && lacks && spec.Rollout.Method == v1alpha1.MethodOnDelete:
+	case pod.Injected && lacks && in.Spec.Method == v1alpha1.MethodOnDelete:
 		return FateOnDelete, "gets the revision when it is recreated, as the method is OnDelete"
 	case !pod.Injected && len(pod.Conflicts) > 0:
 		return FateConflict, string(pod.Conflicts[0].Reason) + ": " + inject.Explain(pod.Conflicts)
 	case !pod.Injected:
-		return FateMissing, missing(spec)
+		return FateMissing, plan.WhyMissing(in, pod)
 	case pod.Exempt && lacks:
 		return FateExempt, "until " + until(pod.ExemptUntil)
 	}
-	return wayOf(pod, &spec.Rollout)
-}
-
-func missing(spec *v1alpha1.SidecarPolicySpec) string {
-	if spec.Missing == v1alpha1.MissingRecreate {
-		return "replaced after the roll-out, as spec.missing is Recreate"
-	}
-	return "gets the sidecars when it is recreated"
+	return wayOf(pod, in.Spec)
 }
 
 // wayOf is the fate of a pod that the roll-out may move.

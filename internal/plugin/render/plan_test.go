@@ -2,6 +2,7 @@ package render_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,10 +55,12 @@ func planned(t *testing.T, method v1alpha1.RolloutMethod) *render.Plan {
 	if err != nil {
 		t.Fatal(err)
 	}
+	input := aim.Input(pods, nil, view.Now)
+	managers := rollout.Make(input)
 	plan := &render.Plan{Policy: "logs", Changes: []string{"spec.template.sidecars"}, Selected: len(pods), Gained: 1, Template: &difference,
-		Workloads: render.Groups(pods, &policy.Spec), Assumed: []string{"a restart takes 5s", "nothing fails"}}
+		Workloads: render.Groups(input, &managers), Assumed: []string{"a restart takes 5s", "nothing fails"}}
 	pdb := builders.PDB("shop", "till", 9, 1).Obj()
-	plan.Allowed(rollout.Allowances(aim.Input(pods, nil, view.Now)), []fleet.Disruption{fleet.Allowance(pdb, podsOf(pods), view)})
+	plan.Allowed(rollout.Allowances(input), []fleet.Disruption{fleet.Allowance(pdb, podsOf(pods), view)})
 	plan.Simulated(simulate.Run(simulate.Input{Policy: policy, Goal: &all[0], Revisions: all, Members: members,
 		Pace: simulate.Pace{Restart: 5 * time.Second, Recreate: 30 * time.Second}, Now: view.Now}), view.Now)
 	return plan
@@ -86,6 +89,57 @@ func TestPlanText(t *testing.T) {
 		}
 		golden(t, render.PlanText(plan))
 	})
+}
+
+// groups are what becomes of three pods of cart that lack the sidecars, and two that have them.
+func groups(t *testing.T, change func(*v1alpha1.SidecarPolicySpec, *rollout.Input)) []render.Group {
+	t.Helper()
+	all := revisions()
+	policy := &v1alpha1.SidecarPolicy{}
+	policy.Name, policy.Spec.Rollout = "logs", *builders.Rollout().Obj()
+	policy.Status.StableRevision, policy.Status.TargetRevision = all[1].Hash, all[1].Hash
+	view := &fleet.View{Policy: "logs", Target: &all[1], Revisions: all, Now: builders.At(100)}
+	member := func(pod *builders.PodBuilder) fleet.Member {
+		return fleet.Member{Pod: pod.Obj(), Workload: fleet.Workload{Kind: "Deployment", Namespace: "shop", Name: "cart"}, Owner: fleet.Owner{UID: "cart", Settled: true, Wanted: 5}}
+	}
+	var lack, have []fleet.Member
+	for i := range 3 {
+		lack = append(lack, member(builders.Pod("shop", fmt.Sprintf("bare-%d", i))))
+	}
+	for i := range 2 {
+		have = append(have, member(builders.Pod("shop", fmt.Sprintf("cart-%d", i)).Injected("logs", &all[1])))
+	}
+	input := rollout.Input{Pods: fleet.Judge(lack, view), Deselected: fleet.Judge(have, view), Injecting: true}
+	change(&policy.Spec, &input)
+	aim := rollout.TakeAim(policy, &all[1], all)
+	decided := aim.Input(input.Pods, nil, view.Now)
+	decided.Deselected, decided.Injecting = input.Deselected, input.Injecting
+	plan := rollout.Make(decided)
+	return render.Groups(decided, &plan)
+}
+
+// The plan says of pods that lack the sidecars what the operator would say of them.
+func TestMissing(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		change func(*v1alpha1.SidecarPolicySpec)
+		want   string
+	}{
+		{"reported", func(*v1alpha1.SidecarPolicySpec) {}, "it gets the sidecars when it is recreated"},
+		{"too many", func(s *v1alpha1.SidecarPolicySpec) {
+			s.Missing, s.MaxMissing = v1alpha1.MissingRecreate, ptr.To(intstr.FromInt32(2))
+		}, "it is not replaced: 3 of 3 selected pods lack the sidecars, and spec.maxMissing lets at most 2 be replaced"},
+		{"not too many", func(s *v1alpha1.SidecarPolicySpec) {
+			s.Missing, s.MaxMissing = v1alpha1.MissingRecreate, ptr.To(intstr.FromInt32(3))
+		}, "it is replaced when others of its workload have been"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := groups(t, func(s *v1alpha1.SidecarPolicySpec, in *rollout.Input) { in.Deselected = nil; tc.change(s) })
+			if len(got) != 1 || got[0].Fate != render.FateMissing || got[0].Pods != 3 || !strings.HasPrefix(got[0].Why, tc.want) {
+				t.Errorf("%+v, want 3 pods missing: %s", got, tc.want)
+			}
+		})
+	}
 }
 
 func TestChangedFields(t *testing.T) {

@@ -109,7 +109,7 @@ var _ = Describe("Planning", func() {
 		policy := harness.Policy("plan-new", "plan-new", "agent:1")
 		r := sidecar("plan", "-f", fileOf(policy))
 		Expect(r.code).To(Equal(2), r.err)
-		Expect(r.out).To(And(ContainSubstring("Policy plan-new would be created: it selects 1 pod."), MatchRegexp(`Pod/plan-new/web +1 +missing +gets the sidecars when it is recreated`)))
+		Expect(r.out).To(And(ContainSubstring("Policy plan-new would be created: it selects 1 pod."), MatchRegexp(`Pod/plan-new/web +1 +missing +it gets the sidecars when it is recreated`)))
 
 		policy.Spec.Rollout.Windows = []v1alpha1.Window{{Schedule: "whenever", Duration: metav1.Duration{Duration: 3600e9}}}
 		r = sidecar("plan", "-f", fileOf(policy))
