@@ -104,3 +104,13 @@ func TestExplainReadsThePolicyThatIsAskedAbout(t *testing.T) {
 	}}, newNamespace("shop"), builders.Pod("shop", "cart-1").Obj(), newPolicy("logs"))
 	run(t, c, "explain", "shop/cart-1", "--policy", "logs").wants(t, exitOK, "logs lacks it (NotSelected)")
 }
+
+func TestExplainSaysWhatBecomesOfADeselectedPod(t *testing.T) {
+	policy := newPolicy("logs")
+	pod := builders.Pod("shop", "cart-1").Injected("logs", builders.Template("agent", "agent:1").Revision(1)).Obj()
+	c := cluster(t, interceptor.Funcs{}, newNamespace("shop"), pod, policy)
+	run(t, c, "explain", "shop/cart-1").wants(t, exitOK, "logs: has it (Deselected)", "leaves it as it is", "recreate it to take the sidecars out")
+	policy.Spec.OnRemoval = v1alpha1.RemovalRecreate
+	c = cluster(t, interceptor.Funcs{}, newNamespace("shop"), pod, policy)
+	run(t, c, "explain", "shop/cart-1").wants(t, exitOK, "has it evicted, as spec.onRemoval is Recreate", "kubectl sidecar status logs")
+}

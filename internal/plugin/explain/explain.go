@@ -83,6 +83,10 @@ func NotSelected(s Subject, policy *v1alpha1.SidecarPolicy) (Answer, bool) {
 		a.Revision = s.Pod.Labels[v1alpha1.RevisionLabel(policy.Name)]
 		a.Message = "the policy does not select it any more, and leaves it as it is: " + why
 		a.Next = "recreate it to take the sidecars out"
+		if policy.Spec.OnRemoval == v1alpha1.RemovalRecreate {
+			a.Message = "the policy does not select it any more, and has it evicted, as spec.onRemoval is Recreate: " + why
+			a.Next = "wait, or see what holds it up: kubectl sidecar status " + policy.Name
+		}
 	}
 	return a, true
 }

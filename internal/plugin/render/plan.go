@@ -64,9 +64,12 @@ const (
 	FateConflict  Fate = "conflicting"
 	FateExempt    Fate = "exempt"
 	FateOnDelete  Fate = "on delete"
+	// FateUnplugged and FateKeeps: the policy does not select it, and it carries the sidecars.
+	FateUnplugged Fate = "unplugged"
+	FateKeeps     Fate = "keeps them"
 )
 
-var fates = []Fate{FateRecreate, FateInPlace, FateOnDelete, FateStale, FateConflict, FateMissing, FateExempt, FateUnchanged}
+var fates = []Fate{FateRecreate, FateUnplugged, FateInPlace, FateOnDelete, FateStale, FateConflict, FateMissing, FateExempt, FateKeeps, FateUnchanged}
 
 // Group is the pods of a workload that have the same fate for the same reason.
 type Group struct {
@@ -139,10 +142,18 @@ func asMap(spec *v1alpha1.SidecarPolicySpec) map[string]any {
 // Groups say what becomes of the pods that a plan of the manager's was made of.
 func Groups(in rollout.Input, plan *rollout.Plan) []Group {
 	counts := map[Group]int{}
-	for i := range in.Pods {
-		pod := &in.Pods[i]
-		fate, why := fateOf(pod, in, plan)
+	count := func(pod *fleet.PodState, fate Fate, why string) {
 		counts[Group{Workload: pod.Workload.String(), Fate: fate, Why: why}]++
+	}
+	for i := range in.Pods {
+		fate, why := fateOf(&in.Pods[i], in, plan)
+		count(&in.Pods[i], fate, why)
+	}
+	for i := range in.Deselected {
+		if pod := &in.Deselected[i]; pod.Injected {
+			fate, why := deselected(pod, in)
+			count(pod, fate, why)
+		}
 	}
 	list := make([]Group, 0, len(counts))
 	for g, n := range counts {
@@ -168,6 +179,19 @@ func fateOf(pod *fleet.PodState, in rollout.Input, plan *rollout.Plan) (Fate, st
 		return FateExempt, "until " + until(pod.ExemptUntil)
 	}
 	return wayOf(pod, in.Spec)
+}
+
+// deselected is the fate of a pod that carries the sidecars and is not selected.
+func deselected(pod *fleet.PodState, in rollout.Input) (Fate, string) {
+	switch {
+	case in.OnRemoval != v1alpha1.RemovalRecreate:
+		return FateKeeps, "not selected, and has the sidecars until it is recreated"
+	case pod.Owner.Unmanaged && !in.Spec.EvictUnmanaged:
+		return FateKeeps, "not selected, and nobody would make it anew: delete it, or write rollout.evictUnmanaged: true"
+	case pod.Exempt:
+		return FateExempt, "not selected, and evicted to lose the sidecars, but not until " + until(pod.ExemptUntil)
+	}
+	return FateUnplugged, "not selected, and evicted to lose the sidecars, as spec.onRemoval is Recreate"
 }
 
 // wayOf is the fate of a pod that the roll-out may move.

@@ -142,6 +142,50 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// A selector that gets narrower evicts pods, or leaves them with sidecars that nobody upgrades any more.
+func TestDeselected(t *testing.T) {
+	recreate := func(s *v1alpha1.SidecarPolicySpec) { s.OnRemoval = v1alpha1.RemovalRecreate }
+	for _, tc := range []struct {
+		name   string
+		change func(*v1alpha1.SidecarPolicySpec, *fleet.PodState)
+		fate   render.Fate
+		why    string
+	}{
+		{"kept", func(*v1alpha1.SidecarPolicySpec, *fleet.PodState) {}, render.FateKeeps, "until it is recreated"},
+		{"evicted", func(s *v1alpha1.SidecarPolicySpec, _ *fleet.PodState) { recreate(s) }, render.FateUnplugged, "spec.onRemoval is Recreate"},
+		{"nobody's", func(s *v1alpha1.SidecarPolicySpec, p *fleet.PodState) { recreate(s); p.Owner.Unmanaged = true }, render.FateKeeps, "rollout.evictUnmanaged: true"},
+		{"nobody's, and evicted", func(s *v1alpha1.SidecarPolicySpec, p *fleet.PodState) {
+			recreate(s)
+			s.Rollout.EvictUnmanaged, p.Owner.Unmanaged = true, true
+		}, render.FateUnplugged, "spec.onRemoval is Recreate"},
+		{"exempt", func(s *v1alpha1.SidecarPolicySpec, p *fleet.PodState) { recreate(s); p.Exempt = true }, render.FateExempt, "not until its annotation is corrected"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := groups(t, func(s *v1alpha1.SidecarPolicySpec, in *rollout.Input) {
+				in.Pods = nil
+				for i := range in.Deselected {
+					tc.change(s, &in.Deselected[i])
+				}
+			})
+			if len(got) != 1 || got[0].Fate != tc.fate || got[0].Pods != 2 || !strings.Contains(got[0].Why, tc.why) {
+				t.Errorf("%+v, want 2 pods %s: %s", got, tc.fate, tc.why)
+			}
+			if text := render.PlanText(&render.Plan{Policy: "logs", Changes: []string{"spec.selector"}, Workloads: got}); !strings.Contains(text, "Pods: 2 "+string(tc.fate)) {
+				t.Errorf("does not say how many pods are %s:\n%s", tc.fate, text)
+			}
+		})
+	}
+	none := groups(t, func(_ *v1alpha1.SidecarPolicySpec, in *rollout.Input) {
+		in.Pods = nil
+		for i := range in.Deselected {
+			in.Deselected[i].Injected = false
+		}
+	})
+	if len(none) > 0 {
+		t.Errorf("%+v, though none of the pods carries the sidecars", none)
+	}
+}
+
 func TestChangedFields(t *testing.T) {
 	before := &v1alpha1.SidecarPolicySpec{}
 	before.Template = builders.Template("agent", "agent:1").Obj()

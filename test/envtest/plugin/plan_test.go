@@ -95,12 +95,17 @@ var _ = Describe("Planning", func() {
 		Expect(code).To(Equal(2))
 		Expect(plan.Changes).To(Equal([]string{"spec.selector.podSelector", "spec.template.sidecars"}))
 		Expect(plan).To(And(HaveField("Selected", 2), HaveField("Gained", 0), HaveField("Lost", 1)))
-		Expect(plan.Workloads).To(Equal([]render.Group{{Workload: "ReplicaSet/plan-env/web", Pods: 2, Fate: render.FateStale, Why: "lacks sidecars[agent].env until it is recreated"}}))
+		Expect(plan.Workloads).To(Equal([]render.Group{
+			{Workload: "ReplicaSet/plan-env/web", Pods: 2, Fate: render.FateStale, Why: "lacks sidecars[agent].env until it is recreated"},
+			{Workload: "ReplicaSet/plan-env/other", Pods: 1, Fate: render.FateKeeps, Why: "not selected, and has the sidecars until it is recreated"}}))
 
 		By("recreating them")
 		policy.Spec.Rollout.Method = v1alpha1.MethodInPlaceOrRecreate
+		policy.Spec.OnRemoval = v1alpha1.RemovalRecreate
 		plan, _ = planOf(fileOf(policy))
-		Expect(plan.Workloads).To(Equal([]render.Group{{Workload: "ReplicaSet/plan-env/web", Pods: 2, Fate: render.FateRecreate, Why: "sidecars[agent].env"}}))
+		Expect(plan.Workloads).To(Equal([]render.Group{
+			{Workload: "ReplicaSet/plan-env/web", Pods: 2, Fate: render.FateRecreate, Why: "sidecars[agent].env"},
+			{Workload: "ReplicaSet/plan-env/other", Pods: 1, Fate: render.FateUnplugged, Why: "not selected, and evicted to lose the sidecars, as spec.onRemoval is Recreate"}}))
 	})
 
 	It("plans what is not there yet, and what would be refused", func() {
