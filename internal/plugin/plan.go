@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,21 +71,40 @@ func (a *app) showPlans(ctx context.Context, o *planned, f *format) error {
 	if err != nil {
 		return err
 	}
-	worst := exitOK
+	var plans []*render.Plan
 	for _, file := range files {
 		plan, err := a.planOf(ctx, c, onlooker, file, o)
 		if err != nil {
 			return fmt.Errorf("policy %s: %w", file.GetName(), err)
 		}
-		if err := a.write(f, plan, func() string { return render.PlanText(plan) }); err != nil {
-			return err
-		}
+		plans = append(plans, plan)
+	}
+	if err := a.writePlans(f, plans); err != nil {
+		return err
+	}
+	worst := exitOK
+	for _, plan := range plans {
 		worst = worse(worst, plan)
 	}
 	if worst != exitOK {
 		return exitCode(worst)
 	}
 	return nil
+}
+
+// writePlans writes one document: a plan, or the list of several.
+func (a *app) writePlans(f *format, plans []*render.Plan) error {
+	var value any = plans
+	if len(plans) == 1 {
+		value = plans[0]
+	}
+	return a.write(f, value, func() string {
+		texts := make([]string, len(plans))
+		for i, plan := range plans {
+			texts[i] = render.PlanText(plan)
+		}
+		return strings.Join(texts, "\n")
+	})
 }
 
 // worse is the exit code after one more plan: one that can't be carried out outweighs changes.

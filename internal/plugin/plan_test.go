@@ -1,15 +1,74 @@
 package plugin
 
 import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/yaml"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/plugin/render"
 )
 
 // Whether pods that lack the sidecars are replaced depends on whether new ones get them, once the spec is stored.
+// fileOf is a file with these policies, as their author would write them.
+func fileOf(t *testing.T, policies ...*v1alpha1.SidecarPolicy) string {
+	t.Helper()
+	var documents []string
+	for _, p := range policies {
+		data, err := yaml.Marshal(map[string]any{"apiVersion": v1alpha1.GroupVersion.String(), "kind": "SidecarPolicy",
+			"metadata": map[string]any{"name": p.Name}, "spec": p.Spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		documents = append(documents, string(data))
+	}
+	return textFile(t, strings.Join(documents, "---\n"))
+}
+
+func textFile(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "policies.yaml")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// dryRuns is an API server that takes whatever is applied in a dry run: the one in memory would store it.
+var dryRuns = interceptor.Funcs{Apply: func(context.Context, client.WithWatch, runtime.ApplyConfiguration, ...client.ApplyOption) error {
+	return nil
+}}
+
+func TestPlanWritesOneDocument(t *testing.T) {
+	c := cluster(t, dryRuns)
+	one, two := fileOf(t, newPolicy("logs")), fileOf(t, newPolicy("logs"), newPolicy("mesh"))
+	read := map[string]func([]byte, any) error{
+		"json": json.Unmarshal,
+		"yaml": func(data []byte, into any) error { return yaml.UnmarshalStrict(data, into) },
+	}
+	for format, read := range read {
+		var plan render.Plan
+		if r := run(t, c, "plan", "-f", one, "-o", format); read([]byte(r.out), &plan) != nil || plan.Policy != "logs" || r.code != exitChanges {
+			t.Errorf("one policy in %s: %d, %s%s", format, r.code, r.out, r.err)
+		}
+		var plans []render.Plan
+		if r := run(t, c, "plan", "-f", two, "-o", format); read([]byte(r.out), &plans) != nil || len(plans) != 2 || plans[1].Policy != "mesh" || r.code != exitChanges {
+			t.Errorf("two policies in %s: %d, %s%s", format, r.code, r.out, r.err)
+		}
+	}
+	run(t, c, "plan", "-f", two).wants(t, exitChanges, "Policy logs would be created", "\n\nPolicy mesh would be created")
+}
+
 func TestPlanForeseesInjection(t *testing.T) {
 	policy := func(paused bool, injecting metav1.ConditionStatus) *v1alpha1.SidecarPolicy {
 		p := newPolicy("logs")
