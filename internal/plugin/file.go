@@ -45,18 +45,32 @@ func readPolicies(in io.Reader, name string) ([]*policyFile, error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading %s: %w", name, err)
 		}
-		object := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal(document, &object.Object); err != nil {
+		policy, err := readPolicy(document)
+		if err != nil {
 			return nil, fmt.Errorf("reading %s: %w", name, err)
 		}
-		if object.GroupVersionKind() == v1alpha1.GroupVersion.WithKind("SidecarPolicy") {
-			files = append(files, &policyFile{object})
+		if policy != nil {
+			files = append(files, policy)
 		}
 	}
 	if len(files) == 0 {
 		return nil, fmt.Errorf("%s has no SidecarPolicy of %s", name, v1alpha1.GroupVersion)
 	}
 	return files, nil
+}
+
+// readPolicy is nil where the document is something else. A key that a policy has twice is a mistake: one of the values
+// would be lost.
+func readPolicy(document []byte) (*policyFile, error) {
+	object := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(document, &object.Object); err != nil {
+		return nil, err
+	}
+	if object.GroupVersionKind() != v1alpha1.GroupVersion.WithKind("SidecarPolicy") {
+		return nil, nil
+	}
+	object = &unstructured.Unstructured{}
+	return &policyFile{object}, yaml.UnmarshalStrict(document, &object.Object)
 }
 
 // applied is the policy as it would be stored after kubectl apply, filled in and checked by the API server
@@ -66,7 +80,7 @@ func (f *policyFile) applied(ctx context.Context, c client.Client, current *v1al
 	var err error
 	if current != nil && appliedByClient(current) {
 		err = f.patchByClient(ctx, c, current, object)
-	} else {
+	} else { // the API server takes no field here that it does not know
 		err = c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.DryRunAll, client.ForceOwnership, client.FieldOwner(manager))
 	}
 	if err != nil {
@@ -85,7 +99,7 @@ func appliedByClient(policy *v1alpha1.SidecarPolicy) bool {
 	return found
 }
 
-// patchByClient is the merge patch that kubectl apply would send.
+// patchByClient sends the merge patch that kubectl apply would send, and as strictly: a misspelled field is refused.
 func (f *policyFile) patchByClient(ctx context.Context, c client.Client, current *v1alpha1.SidecarPolicy, into *unstructured.Unstructured) error {
 	modified, err := json.Marshal(f.Object)
 	if err != nil {
@@ -104,5 +118,5 @@ func (f *policyFile) patchByClient(ctx context.Context, c client.Client, current
 	if err != nil {
 		return err
 	}
-	return c.Patch(ctx, into, client.RawPatch(types.MergePatchType, patch), client.DryRunAll)
+	return c.Patch(ctx, into, client.RawPatch(types.MergePatchType, patch), client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict))
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -67,6 +69,33 @@ func TestPlanWritesOneDocument(t *testing.T) {
 		}
 	}
 	run(t, c, "plan", "-f", two).wants(t, exitChanges, "Policy logs would be created", "\n\nPolicy mesh would be created")
+}
+
+func TestPlanReadsFilesStrictly(t *testing.T) {
+	c := cluster(t, dryRuns)
+	file := fileOf(t, newPolicy("logs"))
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, c, "plan", "-f", textFile(t, string(data)+"  missing: Report\n  missing: Recreate\n")).wants(t, exitError, `policies.yaml: `, `key "missing" already set`)
+	other := "apiVersion: v1\nkind: ConfigMap\ndata: {a: one, a: two}\n---\n"
+	run(t, c, "plan", "-f", textFile(t, other+string(data))).wants(t, exitChanges, "Policy logs would be created")
+}
+
+// A policy that kubectl apply wrote is patched as it would do it: the API server refuses what it does not know.
+func TestPlanPatchesStrictly(t *testing.T) {
+	policy := newPolicy("logs")
+	policy.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: "{}"}
+	var validation string
+	c := cluster(t, interceptor.Funcs{Patch: func(_ context.Context, _ client.WithWatch, _ client.Object, _ client.Patch, opts ...client.PatchOption) error {
+		validation = (&client.PatchOptions{}).ApplyOptions(opts).AsPatchOptions().FieldValidation
+		return apierrors.NewBadRequest(`strict decoding error: unknown field "spec.rollout.metod"`)
+	}}, policy)
+	run(t, c, "plan", "-f", fileOf(t, policy)).wants(t, exitError, `policy logs: the API server does not take it`, `unknown field "spec.rollout.metod"`)
+	if validation != metav1.FieldValidationStrict {
+		t.Errorf("the patch is validated by %q", validation)
+	}
 }
 
 func TestPlanForeseesInjection(t *testing.T) {

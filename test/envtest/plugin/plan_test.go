@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -144,6 +145,37 @@ var _ = Describe("Planning", func() {
 		policy.Annotations = nil
 		plan, _ := planOf(fileOf(policy))
 		Expect(plan.Changes).To(Equal([]string{"spec.template.sidecars"}), "the env goes, and what pause wrote stays")
+	})
+})
+
+var _ = Describe("Planning a file with a mistake", func() {
+	// misspelled is a file in which the last line is not what the schema has.
+	misspelled := func(name string) string {
+		data, err := os.ReadFile(fileOf(policyNow(name)))
+		Expect(err).NotTo(HaveOccurred())
+		return writeFile(string(data) + "  onRemovall: Recreate\n")
+	}
+
+	It("refuses it as kubectl apply --server-side does", func() {
+		newPolicy("typo-server")
+		Expect(refuse("plan", "-f", misspelled("typo-server"))).To(And(ContainSubstring("policy typo-server: the API server does not take it"), ContainSubstring("onRemovall")))
+	})
+
+	It("refuses it as kubectl apply does", func() {
+		newPolicy("typo-client")
+		policy := policyNow("typo-client")
+		metav1.SetMetaDataAnnotation(&policy.ObjectMeta, corev1.LastAppliedConfigAnnotation, "{}")
+		Expect(server.Client.Update(ctx, policy)).To(Succeed())
+		Expect(refuse("plan", "-f", misspelled("typo-client"))).To(And(ContainSubstring("policy typo-client: the API server does not take it"), ContainSubstring(`unknown field "spec.onRemovall"`)))
+	})
+
+	It("refuses it where there is no such policy yet", func() {
+		newPolicy("typo-new")
+		file := misspelled("typo-new")
+		data, err := os.ReadFile(file)
+		Expect(err).NotTo(HaveOccurred())
+		other := writeFile(strings.ReplaceAll(string(data), "name: typo-new", "name: typo-other"))
+		Expect(refuse("plan", "-f", other)).To(And(ContainSubstring("policy typo-other: the API server does not take it"), ContainSubstring("onRemovall")))
 	})
 })
 
