@@ -66,8 +66,8 @@ func (a *app) facts(ctx context.Context) (*doctor.Facts, error) {
 	if f.ServerVersion, err = a.ask(); err != nil {
 		return nil, err
 	}
-	if f.Policies, err = listPolicies(ctx, c); err != nil && !meta.IsNoMatchError(err) && !apierrors.IsForbidden(err) {
-		return nil, err
+	if f.Policies, err = listPolicies(ctx, c); err != nil && !meta.IsNoMatchError(err) { // without the API there are none
+		f.Unread[doctor.FactPolicies] = err.Error()
 	}
 	if f.Rights, err = a.rights(ctx, c); err != nil {
 		return nil, err
@@ -85,8 +85,6 @@ func readLists(ctx context.Context, c client.Reader, f *doctor.Facts, namespace 
 	crds, roles := &apiextensionsv1.CustomResourceDefinitionList{}, &rbacv1.ClusterRoleList{}
 	registrations, endpoints := &admissionregistrationv1.MutatingWebhookConfigurationList{}, &discoveryv1.EndpointSliceList{}
 	nodes, namespaces := &corev1.NodeList{}, &corev1.NamespaceList{}
-	pods := &metav1.PartialObjectMetadataList{}
-	pods.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
 	for _, read := range []struct {
 		fact    string
 		list    client.ObjectList
@@ -98,11 +96,13 @@ func readLists(ctx context.Context, c client.Reader, f *doctor.Facts, namespace 
 		{doctor.FactEndpoints, endpoints, []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: webhookService}}},
 		{doctor.FactNodes, nodes, nil},
 		{doctor.FactNamespaces, namespaces, nil},
-		{doctor.FactPods, pods, nil},
 	} {
 		if err := c.List(ctx, read.list, read.options...); err != nil {
 			f.Unread[read.fact] = err.Error()
 		}
+	}
+	if err := eachPod(ctx, c, func(pod *metav1.PartialObjectMetadata) { f.Pods = append(f.Pods, labelsOf(pod)) }); err != nil {
+		f.Pods, f.Unread[doctor.FactPods] = nil, err.Error()
 	}
 	compiled := &admissionregistrationv1.MutatingAdmissionPolicyList{}
 	if err := c.List(ctx, compiled, client.HasLabels{v1alpha1.PolicyLabel}); err != nil && !meta.IsNoMatchError(err) { // older API servers have none
@@ -112,10 +112,15 @@ func readLists(ctx context.Context, c client.Reader, f *doctor.Facts, namespace 
 		f.Compiled = append(f.Compiled, compiled.Items[i].Labels[v1alpha1.PolicyLabel])
 	}
 	f.CRDs, f.Registrations, f.Endpoints = crds.Items, registrations.Items, endpoints.Items
-	f.Nodes, f.Namespaces, f.Pods = nodes.Items, namespaces.Items, pods.Items
+	f.Nodes, f.Namespaces = nodes.Items, namespaces.Items
 	for i := range roles.Items {
 		f.ClusterRoles = append(f.ClusterRoles, roles.Items[i].Name)
 	}
+}
+
+// labelsOf is what selectors look at: a cluster has many pods.
+func labelsOf(pod *metav1.PartialObjectMetadata) metav1.PartialObjectMetadata {
+	return metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name, Labels: pod.Labels}}
 }
 
 // readObjects reads what there is one of.

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,21 +68,32 @@ func (a *app) showHistory(ctx context.Context, name string, f *format) error {
 func countCarriers(ctx context.Context, c client.Reader, policy string) (map[string]int, error) {
 	counts := map[string]int{}
 	label := v1alpha1.RevisionLabel(policy)
-	alive := fields.ParseSelectorOrDie("status.phase!=Succeeded,status.phase!=Failed")
+	alive := client.MatchingFieldsSelector{Selector: fields.ParseSelectorOrDie("status.phase!=Succeeded,status.phase!=Failed")}
+	err := eachPod(ctx, c, func(pod *metav1.PartialObjectMetadata) {
+		if pod.DeletionTimestamp == nil {
+			counts[pod.Labels[label]]++
+		}
+	}, client.HasLabels{label}, alive)
+	if err != nil {
+		return nil, fmt.Errorf("counting the pods of policy %s: %w", policy, err)
+	}
+	return counts, nil
+}
+
+// eachPod visits the metadata of pods, of which it asks for a page at a time.
+func eachPod(ctx context.Context, c client.Reader, visit func(*metav1.PartialObjectMetadata), options ...client.ListOption) error {
 	list := &metav1.PartialObjectMetadataList{}
 	list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("PodList"))
 	for {
-		err := c.List(ctx, list, client.HasLabels{label}, client.MatchingFieldsSelector{Selector: alive}, client.Limit(pageSize), client.Continue(list.Continue))
-		if err != nil {
-			return nil, fmt.Errorf("counting the pods of policy %s: %w", policy, err)
+		page := append(slices.Clip(options), client.Limit(pageSize), client.Continue(list.Continue))
+		if err := c.List(ctx, list, page...); err != nil {
+			return err
 		}
 		for i := range list.Items {
-			if list.Items[i].DeletionTimestamp == nil {
-				counts[list.Items[i].Labels[label]]++
-			}
+			visit(&list.Items[i])
 		}
 		if list.Continue == "" {
-			return counts, nil
+			return nil
 		}
 	}
 }

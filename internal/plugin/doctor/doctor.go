@@ -101,7 +101,7 @@ var checks = []check{
 	// What may you do?
 	{"permissions", nil, checkRights},
 	// Does every policy that injects have its registration, and the other way around?
-	{"registrations", []string{FactRegistrations}, checkRegistrations},
+	{"registrations", []string{FactRegistrations, FactPolicies}, checkRegistrations},
 	// Will the API server believe the webhook?
 	{"certificate", []string{FactCertificate}, checkCertificate},
 	// Does it reach the webhook?
@@ -109,9 +109,9 @@ var checks = []check{
 	// Do kubelets restart a sidecar for a new image?
 	{"kubelets", []string{FactNodes}, checkKubelets},
 	// Do policies get into each other's way?
-	{"overlaps", []string{FactPods, FactNamespaces}, checkOverlaps},
+	{"overlaps", []string{FactPods, FactNamespaces, FactPolicies}, checkOverlaps},
 	// What do the policies themselves say?
-	{"policies", nil, checkPolicies},
+	{"policies", []string{FactPolicies}, checkPolicies},
 }
 
 // The keys of facts that may be unread.
@@ -127,6 +127,7 @@ const (
 	FactNodes         = "Nodes"
 	FactPods          = "Pods"
 	FactNamespaces    = "Namespaces"
+	FactPolicies      = "SidecarPolicies"
 )
 
 // Check makes all checks.

@@ -156,6 +156,7 @@ func TestFindings(t *testing.T) {
 			f.Policies[0].Status.Conditions = append(f.Policies[0].Status.Conditions, metav1.Condition{Type: v1alpha1.ConditionDegraded, Status: metav1.ConditionTrue, Reason: "UpgradeFailed", Message: "see"})
 		}, "policies", doctor.Warning, "needs a person (UpgradeFailed): see"},
 		{"not looked at", func(f *doctor.Facts) { f.Policies[0].Generation++ }, "policies", doctor.Warning, "has not looked at the last change"},
+		{"policies are unread", func(f *doctor.Facts) { f.Policies, f.Unread[doctor.FactPolicies] = nil, "forbidden" }, "registrations", doctor.Warning, "SidecarPolicies could not be read: forbidden"},
 		{"unread", func(f *doctor.Facts) { f.Unread[doctor.FactCertificate] = "forbidden" }, "certificate", doctor.Warning, "could not be read: forbidden"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -173,5 +174,18 @@ func TestFindings(t *testing.T) {
 				t.Errorf("Sick() = %t:\n%s", doctor.Sick(findings), doctor.Text(findings))
 			}
 		})
+	}
+}
+
+// What nobody could look at is no ground to delete anything.
+func TestUnreadPolicies(t *testing.T) {
+	facts := healthy()
+	facts.Policies, facts.Unread[doctor.FactPolicies] = nil, "forbidden"
+	for _, f := range doctor.Check(facts) {
+		unread := strings.HasPrefix(f.Message, "not checked, as SidecarPolicies could not be read")
+		needs := f.Check == "policies" || f.Check == "overlaps" || f.Check == "registrations"
+		if unread != needs || f.Level == doctor.Broken {
+			t.Errorf("%s: %s: %s (%s)", f.Check, f.Level, f.Message, f.Next)
+		}
 	}
 }
