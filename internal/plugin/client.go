@@ -104,10 +104,13 @@ func listPolicies(ctx context.Context, c client.Reader) ([]v1alpha1.SidecarPolic
 
 // storedRevisions are a policy's, the newest first, each with the object that holds it.
 func (a *app) storedRevisions(ctx context.Context, c client.Reader, policy string) ([]revision.Revision, []appsv1.ControllerRevision, error) {
-	list := &appsv1.ControllerRevisionList{}
-	err := c.List(ctx, list, client.InNamespace(a.namespace), client.MatchingLabels{v1alpha1.PolicyLabel: policy})
+	home, err := a.home(ctx, c)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing the revisions in namespace %s: %w", a.namespace, err)
+		return nil, nil, err
+	}
+	list := &appsv1.ControllerRevisionList{}
+	if err := c.List(ctx, list, client.InNamespace(home), client.MatchingLabels{v1alpha1.PolicyLabel: policy}); err != nil {
+		return nil, nil, fmt.Errorf("listing the revisions in namespace %s: %w", home, err)
 	}
 	slices.SortFunc(list.Items, func(a, b appsv1.ControllerRevision) int { return int(b.Revision - a.Revision) })
 	revisions := make([]revision.Revision, len(list.Items))
@@ -117,6 +120,23 @@ func (a *app) storedRevisions(ctx context.Context, c client.Reader, policy strin
 		}
 	}
 	return revisions, list.Items, nil
+}
+
+// revisionsOf are the stored revisions of a policy, of which there is one where its status names one.
+func (a *app) revisionsOf(ctx context.Context, c client.Reader, policy *v1alpha1.SidecarPolicy) ([]revision.Revision, []appsv1.ControllerRevision, error) {
+	revisions, objects, err := a.storedRevisions(ctx, c, policy.Name)
+	if err == nil && len(revisions) == 0 {
+		err = a.historyElsewhere(policy)
+	}
+	return revisions, objects, err
+}
+
+// historyElsewhere is the error where none of a policy's revisions was found; nil where it has none yet.
+func (a *app) historyElsewhere(policy *v1alpha1.SidecarPolicy) error {
+	if policy.Status.TargetRevision == "" {
+		return nil
+	}
+	return fmt.Errorf("policy %s is at revision %s, and no revision of it is in namespace %s: say where the operator is installed by --operator-namespace", policy.Name, policy.Status.TargetRevision, a.namespace)
 }
 
 // advised is an error with what to do about it, where the API server's words don't say.

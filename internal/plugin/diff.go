@@ -46,7 +46,7 @@ func (a *app) showDiff(ctx context.Context, name string, named []string, f *form
 	if err != nil {
 		return err
 	}
-	revisions, _, err := a.storedRevisions(ctx, c, policy.Name)
+	revisions, _, err := a.revisionsOf(ctx, c, policy)
 	if err != nil {
 		return err
 	}

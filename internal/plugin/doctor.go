@@ -62,26 +62,29 @@ func (a *app) facts(ctx context.Context) (*doctor.Facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &doctor.Facts{Now: a.clock.Now(), Namespace: a.namespace, Unread: map[string]string{}}
+	f := &doctor.Facts{Now: a.clock.Now(), Unread: map[string]string{}}
+	if f.Namespace, err = a.home(ctx, c); err != nil {
+		return nil, err
+	}
 	if f.ServerVersion, err = a.ask(); err != nil {
 		return nil, err
 	}
 	if f.Policies, err = listPolicies(ctx, c); err != nil && !meta.IsNoMatchError(err) { // without the API there are none
 		f.Unread[doctor.FactPolicies] = err.Error()
 	}
-	if f.Rights, err = a.rights(ctx, c); err != nil {
+	if f.Rights, err = rights(ctx, c, f.Namespace); err != nil {
 		return nil, err
 	}
 	if f.Deployment, err = a.deployment(ctx, c); err != nil {
 		f.Unread[doctor.FactDeployment] = err.Error()
 	}
-	readLists(ctx, c, f, a.namespace)
-	a.readObjects(ctx, c, f)
+	readLists(ctx, c, f)
+	readObjects(ctx, c, f)
 	return f, nil
 }
 
 // readLists reads what there may be several of.
-func readLists(ctx context.Context, c client.Reader, f *doctor.Facts, namespace string) {
+func readLists(ctx context.Context, c client.Reader, f *doctor.Facts) {
 	crds, roles := &apiextensionsv1.CustomResourceDefinitionList{}, &rbacv1.ClusterRoleList{}
 	registrations, endpoints := &admissionregistrationv1.MutatingWebhookConfigurationList{}, &discoveryv1.EndpointSliceList{}
 	nodes, namespaces := &corev1.NodeList{}, &corev1.NamespaceList{}
@@ -93,7 +96,7 @@ func readLists(ctx context.Context, c client.Reader, f *doctor.Facts, namespace 
 		{doctor.FactCRDs, crds, nil},
 		{doctor.FactClusterRoles, roles, nil},
 		{doctor.FactRegistrations, registrations, []client.ListOption{client.HasLabels{v1alpha1.PolicyLabel}}},
-		{doctor.FactEndpoints, endpoints, []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{discoveryv1.LabelServiceName: webhookService}}},
+		{doctor.FactEndpoints, endpoints, []client.ListOption{client.InNamespace(f.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: webhookService}}},
 		{doctor.FactNodes, nodes, nil},
 		{doctor.FactNamespaces, namespaces, nil},
 	} {
@@ -124,16 +127,16 @@ func labelsOf(pod *metav1.PartialObjectMetadata) metav1.PartialObjectMetadata {
 }
 
 // readObjects reads what there is one of.
-func (a *app) readObjects(ctx context.Context, c client.Reader, f *doctor.Facts) {
+func readObjects(ctx context.Context, c client.Reader, f *doctor.Facts) {
 	secret, lease := &corev1.Secret{}, &coordinationv1.Lease{}
-	err := c.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: argument(f, "webhook-secret", webhookSecret)}, secret)
+	err := c.Get(ctx, client.ObjectKey{Namespace: f.Namespace, Name: argument(f, "webhook-secret", webhookSecret)}, secret)
 	switch {
 	case err == nil:
 		f.Certificate = secret
 	case !apierrors.IsNotFound(err):
 		f.Unread[doctor.FactCertificate] = err.Error()
 	}
-	err = c.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: leaderLease}, lease)
+	err = c.Get(ctx, client.ObjectKey{Namespace: f.Namespace, Name: leaderLease}, lease)
 	switch {
 	case err == nil:
 		f.Lease = lease
@@ -158,14 +161,14 @@ func argument(f *doctor.Facts, name, fallback string) string {
 }
 
 // rights asks what the user may do.
-func (a *app) rights(ctx context.Context, c client.Client) ([]doctor.Right, error) {
+func rights(ctx context.Context, c client.Client, home string) ([]doctor.Right, error) {
 	group := v1alpha1.GroupVersion.Group
 	var rights []doctor.Right
 	for _, r := range []struct{ verb, group, resource, namespace, use string }{
 		{"list", group, "sidecarpolicies", "", "status"},
 		{"watch", group, "sidecarpolicies", "", "status --watch"},
 		{"patch", group, "sidecarpolicies", "", "steering"},
-		{"list", "apps", "controllerrevisions", a.namespace, "history, diff, undo and explain"},
+		{"list", "apps", "controllerrevisions", home, "history, diff, undo and explain"},
 		{"list", "", "pods", "", "history, plan and explain"},
 		{"list", "", "nodes", "", "plan and explain"},
 		{"list", "", "namespaces", "", "plan and explain"},

@@ -42,15 +42,15 @@ func (a *app) explainPod(ctx context.Context, arg, only string, f *format) error
 	if err != nil {
 		return err
 	}
-	subject, err := a.subject(ctx, c, arg)
+	onlooker, err := a.onlooker(ctx, c)
+	if err != nil {
+		return err
+	}
+	subject, err := a.subject(ctx, c, arg, onlooker.Namespace)
 	if err != nil {
 		return err
 	}
 	policies, err := asked(ctx, c, only)
-	if err != nil {
-		return err
-	}
-	onlooker, err := a.onlooker(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func asked(ctx context.Context, c client.Reader, only string) ([]v1alpha1.Sideca
 }
 
 // subject reads the pod, which is named POD, pod/POD or NAMESPACE/POD.
-func (a *app) subject(ctx context.Context, c client.Reader, arg string) (*explain.Subject, error) {
+func (a *app) subject(ctx context.Context, c client.Reader, arg, operatorNamespace string) (*explain.Subject, error) {
 	namespace, err := a.podNamespace()
 	if err != nil {
 		return nil, err
@@ -100,14 +100,14 @@ func (a *app) subject(ctx context.Context, c client.Reader, arg string) (*explai
 	if err := c.Get(ctx, client.ObjectKey{Name: namespace}, home); err != nil {
 		return nil, err
 	}
-	return &explain.Subject{Pod: pod, NamespaceLabels: home.Labels, OperatorNamespace: a.namespace}, nil
+	return &explain.Subject{Pod: pod, NamespaceLabels: home.Labels, OperatorNamespace: operatorNamespace}, nil
 }
 
 func (a *app) answer(ctx context.Context, o *controllers.Onlooker, subject explain.Subject, policy *v1alpha1.SidecarPolicy) (explain.Answer, error) {
 	if answer, not := explain.NotSelected(subject, policy); not {
 		return answer, nil
 	}
-	sight, err := o.Look(ctx, policy, a.clock.Now())
+	sight, err := a.look(ctx, o, policy, a.clock.Now())
 	if err != nil {
 		return explain.Answer{}, err
 	}

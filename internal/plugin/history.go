@@ -44,12 +44,12 @@ func (a *app) showHistory(ctx context.Context, name string, f *format) error {
 	if err != nil {
 		return err
 	}
-	revisions, objects, err := a.storedRevisions(ctx, c, policy.Name)
+	revisions, objects, err := a.revisionsOf(ctx, c, policy)
 	if err != nil {
 		return err
 	}
 	if len(revisions) == 0 && f.forPeople() {
-		return fmt.Errorf("policy %s has no revision in namespace %s: where the operator is installed elsewhere write --operator-namespace, else kubectl sidecar status %[1]s says why none was accepted", policy.Name, a.namespace)
+		return fmt.Errorf("policy %s has no revision yet: kubectl sidecar status %[1]s says why", policy.Name)
 	}
 	pods, err := countCarriers(ctx, c, policy.Name)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,17 +15,33 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 
+	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/controllers"
-	"github.com/sidecar-dev/sidecar-operator/internal/selection"
 )
 
 // onlooker looks with the manager's own eyes.
 func (a *app) onlooker(ctx context.Context, c client.Client) (*controllers.Onlooker, error) {
+	home, err := a.home(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	image, err := a.operatorImage(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	return &controllers.Onlooker{Client: newBulkReader(c), Namespace: a.namespace, PrefetchImage: image, ServerVersion: a.ask}, nil
+	return &controllers.Onlooker{Client: newBulkReader(c), Namespace: home, PrefetchImage: image, ServerVersion: a.ask}, nil
+}
+
+// look looks at a policy, and refuses to judge it by a history that it did not find.
+func (a *app) look(ctx context.Context, o *controllers.Onlooker, policy *v1alpha1.SidecarPolicy, now time.Time) (*controllers.Sight, error) {
+	sight, err := o.Look(ctx, policy, now)
+	if err != nil {
+		return nil, err
+	}
+	if len(sight.Revisions) == 0 || (sight.New && len(sight.Revisions) == 1) {
+		return sight, a.historyElsewhere(policy)
+	}
+	return sight, nil
 }
 
 func (a *app) serverVersion() (string, error) {
@@ -57,8 +74,12 @@ func (a *app) operatorImage(ctx context.Context, c client.Reader) (string, error
 
 // deployment is the operator's; nil where there is none.
 func (a *app) deployment(ctx context.Context, c client.Reader) (*appsv1.Deployment, error) {
+	home, err := a.home(ctx, c)
+	if err != nil {
+		return nil, err
+	}
 	list := &appsv1.DeploymentList{}
-	err := c.List(ctx, list, client.InNamespace(a.namespace), client.MatchingLabels{"control-plane": "controller-manager", "app.kubernetes.io/name": selection.OperatorName})
+	err = c.List(ctx, list, client.InNamespace(home), operatorLabels)
 	if err != nil || len(list.Items) == 0 {
 		return nil, err
 	}

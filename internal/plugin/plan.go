@@ -140,7 +140,7 @@ func (a *app) planOf(ctx context.Context, c client.Client, onlooker *controllers
 	}
 	foresee(current, proposed)
 	now := a.clock.Now().Truncate(time.Second)
-	sight, err := onlooker.Look(ctx, proposed, now)
+	sight, err := a.look(ctx, onlooker, proposed, now)
 	if err != nil {
 		return nil, err
 	}

@@ -29,14 +29,14 @@ const (
 	exitChanges
 )
 
-// defaultNamespace is where the operator is installed where nobody says otherwise.
+// defaultNamespace is where the operator is installed where nobody says otherwise, and nothing of it is found elsewhere.
 const defaultNamespace = "sidecar-operator-system"
 
 // app is what all commands share.
 type app struct {
 	genericiooptions.IOStreams
 	flags *genericclioptions.ConfigFlags
-	// namespace is the operator's own.
+	// namespace is the operator's own, as far as it was named or has been found: see home.
 	namespace string
 	clock     clock.PassiveClock
 	// open makes the client of the API server, ask asks it for its version.
@@ -85,7 +85,7 @@ func (a *app) root() *cobra.Command {
 	root.SetOut(a.Out)
 	root.SetErr(a.ErrOut)
 	a.flags.AddFlags(root.PersistentFlags())
-	root.PersistentFlags().StringVar(&a.namespace, "operator-namespace", defaultNamespace, "The namespace that the sidecar operator is installed in.")
+	root.PersistentFlags().StringVar(&a.namespace, "operator-namespace", "", "The namespace that the sidecar operator is installed in. It is looked for where none is named, and else "+defaultNamespace+".")
 	root.AddGroup(
 		&cobra.Group{ID: groupSee, Title: "See what is and what would be:"},
 		&cobra.Group{ID: groupSteer, Title: "Steer a roll-out:"})

@@ -102,7 +102,7 @@ func (a *app) steerOnce(ctx context.Context, c client.Client, s *steered, name s
 	}
 	request := steer.Request{Policy: policy, To: s.to, ToTemplate: s.toTemplate, Now: a.clock.Now()}
 	if s.needRevisions {
-		if request.Revisions, _, err = a.storedRevisions(ctx, c, policy.Name); err != nil {
+		if request.Revisions, _, err = a.revisionsOf(ctx, c, policy); err != nil {
 			return steer.Outcome{}, err
 		}
 	}
