@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -62,7 +63,7 @@ func (a *app) facts(ctx context.Context) (*doctor.Facts, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &doctor.Facts{Now: a.clock.Now(), Unread: map[string]string{}}
+	f := &doctor.Facts{Now: a.clock.Now(), Version: version(), Unread: map[string]string{}}
 	if f.Namespace, err = a.home(ctx, c); err != nil {
 		return nil, err
 	}
@@ -78,9 +79,14 @@ func (a *app) facts(ctx context.Context) (*doctor.Facts, error) {
 	if f.Deployment, err = a.deployment(ctx, c); err != nil {
 		f.Unread[doctor.FactDeployment] = err.Error()
 	}
+	if f.Deployment != nil {
+		if err := grants(ctx, c, f); err != nil {
+			f.Unread[doctor.FactGrants] = err.Error()
+		}
+	}
 	readLists(ctx, c, f)
 	readObjects(ctx, c, f)
-	return f, nil
+	return f, ctx.Err()
 }
 
 // readLists reads what there may be several of.
@@ -180,11 +186,51 @@ func rights(ctx context.Context, c client.Client, home string) ([]doctor.Right, 
 		if err := c.Create(ctx, review); err != nil {
 			return nil, err
 		}
-		name := r.resource
-		if r.group != "" {
-			name += "." + r.group
-		}
-		rights = append(rights, doctor.Right{Verb: r.verb, Resource: name, Allowed: review.Status.Allowed, For: r.use})
+		rights = append(rights, doctor.Right{Verb: r.verb, Resource: resourceName(review.Spec.ResourceAttributes), Allowed: review.Status.Allowed, For: r.use})
 	}
 	return rights, nil
+}
+
+// resourceName is what kubectl calls a resource: pods/eviction, deployments.apps.
+func resourceName(on *authorizationv1.ResourceAttributes) string {
+	name := on.Resource
+	if on.Group != "" {
+		name += "." + on.Group
+	}
+	if on.Subresource != "" {
+		name += "/" + on.Subresource
+	}
+	return name
+}
+
+// askedAtOnce is how many questions about rights are under way at once.
+const askedAtOnce = 10
+
+// grants asks what the service account of the operator's Deployment may do.
+func grants(ctx context.Context, c client.Client, f *doctor.Facts) error {
+	needs, err := doctor.Needs(f.Namespace)
+	if err != nil {
+		return err
+	}
+	name := f.Deployment.Spec.Template.Spec.ServiceAccountName
+	if name == "" {
+		name = "default"
+	}
+	const accounts = "system:serviceaccounts"
+	f.Account = "system:serviceaccount:" + f.Namespace + ":" + name
+	f.Grants = make([]doctor.Right, len(needs))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(askedAtOnce)
+	for i := range needs {
+		group.Go(func() error {
+			review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+				User: f.Account, Groups: []string{accounts, accounts + ":" + f.Namespace, "system:authenticated"}, ResourceAttributes: &needs[i]}}
+			if err := c.Create(ctx, review); err != nil {
+				return err
+			}
+			f.Grants[i] = doctor.Right{Verb: needs[i].Verb, Resource: resourceName(&needs[i]), Namespace: needs[i].Namespace, Allowed: review.Status.Allowed}
+			return nil
+		})
+	}
+	return group.Wait()
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -68,4 +69,31 @@ func TestDoctorAsksForPodsByThePage(t *testing.T) {
 	if asked != pages {
 		t.Errorf("asked for %d pages, want %d", asked, pages)
 	}
+}
+
+// The roles of the operator have another name where OLM installed it; and a role that is there may be bound to nobody.
+func TestDoctorAsksWhatTheOperatorMayDo(t *testing.T) {
+	var denied func(*authorizationv1.SubjectAccessReview) error
+	reviews := func(ctx context.Context, c client.WithWatch, object client.Object, opts ...client.CreateOption) error {
+		review, found := object.(*authorizationv1.SubjectAccessReview)
+		if !found {
+			return allowAll(ctx, c, object, opts...)
+		}
+		if want := "system:serviceaccount:operators:sidecar-operator-controller-manager"; review.Spec.User != want || len(review.Spec.Groups) != 3 {
+			t.Errorf("asks about %s in %v, want %s", review.Spec.User, review.Spec.Groups, want)
+		}
+		review.Status.Allowed = true
+		return denied(review)
+	}
+	c := cluster(t, interceptor.Funcs{Create: reviews}, newDeployment("operators"))
+
+	denied = func(*authorizationv1.SubjectAccessReview) error { return nil }
+	run(t, c, "doctor").wants(t, exitError, "access         system:serviceaccount:operators:sidecar-operator-controller-manager may do all that the operator does")
+	denied = func(r *authorizationv1.SubjectAccessReview) error {
+		r.Status.Allowed = r.Spec.ResourceAttributes.Subresource != "eviction" && r.Spec.ResourceAttributes.Namespace == ""
+		return nil
+	}
+	run(t, c, "doctor").wants(t, exitError, "broken   access", "create pods/eviction", "in namespace operators", "see whether its roles are there and bound to it")
+	denied = func(*authorizationv1.SubjectAccessReview) error { return forbidden("subjectaccessreviews") }
+	run(t, c, "doctor").wants(t, exitError, "warning  access         not checked, as what the operator's service account may do could not be read", "subjectaccessreviews is forbidden")
 }

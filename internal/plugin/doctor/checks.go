@@ -16,8 +16,23 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 )
 
-// reinstall is what puts right what an installation lacks.
-const reinstall = "install the operator again: kubectl apply --server-side -f install.yaml"
+// reinstall is what puts right what an installation lacks. OLM's is OLM's to put right: a second one over it would fight it.
+func (f *Facts) reinstall() string {
+	if f.byOLM() {
+		return "OLM installed the operator: see what it says of it, kubectl get csv,subscription,installplan -n " + f.Namespace
+	}
+	return "install the operator again: kubectl apply --server-side -f install.yaml"
+}
+
+// byOLM says whether the Operator Lifecycle Manager installed the operator.
+func (f *Facts) byOLM() bool {
+	if d := f.Deployment; d != nil && d.Labels["olm.owner.kind"] == "ClusterServiceVersion" {
+		return true
+	}
+	return slices.ContainsFunc(f.CRDs, func(crd apiextensionsv1.CustomResourceDefinition) bool {
+		return crd.Spec.Group == v1alpha1.GroupVersion.Group && crd.Labels["olm.managed"] == "true"
+	})
+}
 
 // The oldest versions that do what is needed: of the API server, and of a kubelet that restarts a native
 // sidecar for a new image.
@@ -43,7 +58,7 @@ func checkCRDs(f *Facts) []Finding {
 		name := resource + "." + v1alpha1.GroupVersion.Group
 		i := slices.IndexFunc(f.CRDs, func(crd apiextensionsv1.CustomResourceDefinition) bool { return crd.Name == name })
 		if i < 0 {
-			found = append(found, broken("CustomResourceDefinition "+name+" is not there", reinstall))
+			found = append(found, broken("CustomResourceDefinition "+name+" is not there", f.reinstall()))
 			continue
 		}
 		found = append(found, checkCRD(&f.CRDs[i])...)
@@ -77,7 +92,7 @@ func checkManager(f *Facts) []Finding {
 		return []Finding{warning("the operator has no Deployment in namespace "+f.Namespace+", and registrations name a URL: it runs outside of the cluster", "nothing, where that is meant")}
 	}
 	if d == nil {
-		return []Finding{broken("there is no manager in namespace "+f.Namespace, reinstall+", or say where it is: --operator-namespace")}
+		return []Finding{broken("there is no manager in namespace "+f.Namespace, f.reinstall()+", or say where it is: --operator-namespace")}
 	}
 	wanted, ready := ptr.Deref(d.Spec.Replicas, 1), d.Status.ReadyReplicas
 	logs := fmt.Sprintf("kubectl -n %s describe pods -l control-plane=controller-manager; kubectl -n %[1]s logs deploy/%s", d.Namespace, d.Name)
@@ -110,29 +125,6 @@ func checkLeader(f *Facts) []Finding {
 		return []Finding{broken(fmt.Sprintf("the leader %s has not renewed its lease since %s", *l.Spec.HolderIdentity, renewed.UTC().Format(time.RFC3339)), "see the manager's log; another replica takes over by itself")}
 	}
 	return ok("%s leads", *l.Spec.HolderIdentity)
-}
-
-// roles are the ClusterRoles of an installation.
-var roles = []string{"sidecar-operator-manager-role", "sidecar-operator-sidecarpolicy-editor-role", "sidecar-operator-sidecarpolicy-viewer-role"}
-
-func checkRoles(f *Facts) []Finding {
-	var found []Finding
-	for _, role := range roles {
-		if !slices.Contains(f.ClusterRoles, role) {
-			found = append(found, broken("ClusterRole "+role+" is not there", reinstall))
-		}
-	}
-	return orOK(found, "the operator's ClusterRoles are there")
-}
-
-func checkRights(f *Facts) []Finding {
-	var found []Finding
-	for _, r := range f.Rights {
-		if !r.Allowed {
-			found = append(found, warning(fmt.Sprintf("you may not %s %s, which %s needs", r.Verb, r.Resource, r.For), "ask for the ClusterRole sidecar-operator-sidecarpolicy-viewer-role (to see) or -editor-role (to steer), and for view on what the fleet is made of"))
-		}
-	}
-	return orOK(found, "you may do all that this plugin does")
 }
 
 func checkKubelets(f *Facts) []Finding {

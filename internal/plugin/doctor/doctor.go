@@ -43,7 +43,9 @@ type Finding struct {
 // Right is something that the user may do, or not.
 type Right struct {
 	Verb, Resource string
-	Allowed        bool
+	// Namespace is where; empty for the whole cluster.
+	Namespace string
+	Allowed   bool
 	// For says what it is needed for.
 	For string
 }
@@ -54,9 +56,14 @@ type Facts struct {
 	// Namespace is where the operator should be.
 	Namespace     string
 	ServerVersion string
-	CRDs          []apiextensionsv1.CustomResourceDefinition
-	Deployment    *appsv1.Deployment
-	Rights        []Right
+	// Version is the plugin's.
+	Version    string
+	CRDs       []apiextensionsv1.CustomResourceDefinition
+	Deployment *appsv1.Deployment
+	Rights     []Right
+	// Account is whom the manager is for the API server, Grants are what it needs.
+	Account string
+	Grants  []Right
 	// ClusterRoles are the names of those that exist.
 	ClusterRoles []string
 	Policies     []v1alpha1.SidecarPolicy
@@ -96,7 +103,11 @@ var checks = []check{
 	{"manager", []string{FactDeployment}, checkManager},
 	// Does one of its replicas lead?
 	{"leader", []string{FactLease}, checkLeader},
-	// Has it the roles that it was installed with, and people theirs?
+	// Is it of the release that this plugin is of?
+	{"version", []string{FactDeployment}, checkVersion},
+	// May it do its work?
+	{"access", []string{FactDeployment, FactGrants}, checkAccess},
+	// Are the roles for people there?
 	{"roles", []string{FactClusterRoles}, checkRoles},
 	// What may you do?
 	{"permissions", nil, checkRights},
@@ -120,6 +131,7 @@ const (
 	FactCRDs          = "CustomResourceDefinitions"
 	FactDeployment    = "the manager's Deployment"
 	FactLease         = "the leader's Lease"
+	FactGrants        = "what the operator's service account may do"
 	FactClusterRoles  = "ClusterRoles"
 	FactRegistrations = "MutatingWebhookConfigurations"
 	FactCertificate   = "the certificate's Secret"

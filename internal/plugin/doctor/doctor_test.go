@@ -1,12 +1,14 @@
 package doctor_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -46,6 +48,7 @@ func registration(policy string, ca []byte) admissionregistrationv1.MutatingWebh
 
 func crd(name string) apiextensionsv1.CustomResourceDefinition {
 	c := apiextensionsv1.CustomResourceDefinition{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	c.Spec.Group = v1alpha1.GroupVersion.Group
 	c.Spec.Versions = []apiextensionsv1.CustomResourceDefinitionVersion{{Name: "v1alpha1", Served: true}}
 	c.Status.Conditions = []apiextensionsv1.CustomResourceDefinitionCondition{{Type: apiextensionsv1.Established, Status: apiextensionsv1.ConditionTrue}}
 	return c
@@ -74,13 +77,19 @@ func node(kubelet string) corev1.Node {
 	return n
 }
 
+func running(image string) corev1.PodTemplateSpec {
+	return corev1.PodTemplateSpec{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "manager", Image: image}}}}
+}
+
 // healthy is an installation in which nothing is wrong.
 func healthy() *doctor.Facts {
 	return &doctor.Facts{Now: now, Namespace: namespace, ServerVersion: "v1.37.2", Unread: map[string]string{},
 		CRDs:         []apiextensionsv1.CustomResourceDefinition{crd("sidecarpolicies.fleet.sidecar.dev"), crd("sidecarreports.fleet.sidecar.dev")},
-		Deployment:   &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "manager"}, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](2)}, Status: appsv1.DeploymentStatus{ReadyReplicas: 2}},
+		Deployment:   &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "manager"}, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](2), Template: running("ghcr.io/sidecar-dev/sidecar-operator:v0.1.0")}, Status: appsv1.DeploymentStatus{ReadyReplicas: 2}},
 		Rights:       []doctor.Right{{Verb: "list", Resource: "pods", Allowed: true}},
-		ClusterRoles: []string{"sidecar-operator-manager-role", "sidecar-operator-sidecarpolicy-editor-role", "sidecar-operator-sidecarpolicy-viewer-role"},
+		Account:      "system:serviceaccount:sidecar-operator-system:manager",
+		Grants:       []doctor.Right{{Verb: "patch", Resource: "pods", Allowed: true}, {Verb: "list", Resource: "secrets", Namespace: namespace, Allowed: true}},
+		ClusterRoles: []string{"sidecar-operator-sidecarpolicy-editor-role", "sidecar-operator-sidecarpolicy-viewer-role"},
 		Policies:     []v1alpha1.SidecarPolicy{policy("logs"), policy("mesh")},
 		Registrations: []admissionregistrationv1.MutatingWebhookConfiguration{
 			registration("logs", certs.CABundle(secret)), registration("mesh", certs.CABundle(secret))},
@@ -123,7 +132,11 @@ func TestFindings(t *testing.T) {
 		{"one replica is ready", func(f *doctor.Facts) { f.Deployment.Status.ReadyReplicas = 1 }, "manager", doctor.Warning, "1 of 2 replicas"},
 		{"nobody leads", func(f *doctor.Facts) { f.Lease = nil }, "leader", doctor.Broken, "no replica leads"},
 		{"the leader is gone", func(f *doctor.Facts) { f.Lease.Spec.RenewTime.Time = now.Add(-time.Minute) }, "leader", doctor.Broken, "has not renewed its lease since 2026-03-01T08:59:00Z"},
-		{"no role", func(f *doctor.Facts) { f.ClusterRoles = f.ClusterRoles[1:] }, "roles", doctor.Broken, "ClusterRole sidecar-operator-manager-role is not there"},
+		{"no role", func(f *doctor.Facts) { f.ClusterRoles = f.ClusterRoles[1:] }, "roles", doctor.Warning, "ClusterRole sidecar-operator-sidecarpolicy-editor-role is not there"},
+		{"no binding", func(f *doctor.Facts) { f.Grants[0].Allowed, f.Grants[1].Allowed = false, false }, "access", doctor.Broken,
+			"system:serviceaccount:sidecar-operator-system:manager may not do 2 of the 2 things that the operator does: patch pods, list secrets in namespace sidecar-operator-system"},
+		{"nobody may be asked", func(f *doctor.Facts) { f.Unread[doctor.FactGrants] = "forbidden" }, "access", doctor.Warning, "not checked, as what the operator's service account may do could not be read: forbidden"},
+		{"another release", func(f *doctor.Facts) { f.Version = "v0.2.0" }, "version", doctor.Warning, "the plugin is of release v0.2.0, and the operator of v0.1.0"},
 		{"no right", func(f *doctor.Facts) { f.Rights[0] = doctor.Right{Verb: "list", Resource: "pods", For: "plan"} }, "permissions", doctor.Warning, "you may not list pods, which plan needs"},
 		{"no registration", func(f *doctor.Facts) { f.Registrations = f.Registrations[1:] }, "registrations", doctor.Broken, "policy logs says that it injects"},
 		{"no injection", func(f *doctor.Facts) {
@@ -187,5 +200,84 @@ func TestUnreadPolicies(t *testing.T) {
 		if unread != needs || f.Level == doctor.Broken {
 			t.Errorf("%s: %s: %s (%s)", f.Check, f.Level, f.Message, f.Next)
 		}
+	}
+}
+
+func find(t *testing.T, f *doctor.Facts, check string) doctor.Finding {
+	t.Helper()
+	for _, found := range doctor.Check(f) {
+		if found.Check == check {
+			return found
+		}
+	}
+	t.Fatal("nothing is found by the check " + check)
+	return doctor.Finding{}
+}
+
+// What OLM installed is not to be installed again beside OLM.
+func TestWhatOLMInstalled(t *testing.T) {
+	for name, spoil := range map[string]func(*doctor.Facts){
+		"its Deployment": func(f *doctor.Facts) {
+			f.Deployment.Labels, f.Grants[0].Allowed = map[string]string{"olm.owner.kind": "ClusterServiceVersion"}, false
+		},
+		"its CRDs": func(f *doctor.Facts) {
+			f.CRDs[0].Labels, f.Grants[0].Allowed = map[string]string{"olm.managed": "true"}, false
+		},
+	} {
+		facts := healthy()
+		spoil(facts)
+		if next := find(t, facts, "access").Next; strings.Contains(next, "install.yaml") || !strings.Contains(next, "kubectl get csv,subscription,installplan -n "+namespace) {
+			t.Errorf("told by %s: %s", name, next)
+		}
+	}
+	facts := healthy()
+	facts.Grants[0].Allowed = false
+	if next := find(t, facts, "access").Next; !strings.Contains(next, "install.yaml") {
+		t.Errorf("not OLM's: %s", next)
+	}
+}
+
+func TestVersions(t *testing.T) {
+	const image = "registry.example:5000/sidecar-operator"
+	for _, tc := range []struct {
+		plugin, image string
+		level         doctor.Level
+		says          string
+	}{
+		{"v0.1.0", image + ":v0.1.0", doctor.OK, "the plugin and the operator are of release v0.1.0"},
+		{"v0.1.0+dirty", image + ":v0.1.0@sha256:" + strings.Repeat("a", 64), doctor.OK, "of release v0.1.0"},
+		{"v0.1.0", image + ":0.1.0", doctor.OK, "of release v0.1.0"},
+		{"v0.1.1", image + ":v0.1.0", doctor.Warning, "use the plugin of release v0.1.0"},
+		{"v0.1.0-rc.1", image + ":v0.1.0", doctor.Warning, "use the plugin of release v0.1.0"},
+		{"v0.0.0-20261123205317-ede3d5ce7d4e", image + ":v0.1.0", doctor.OK, "no release is known"},
+		{"(devel)", image + ":v0.1.0", doctor.OK, "no release is known"},
+		{"v0.1.0", image + ":latest", doctor.OK, "no release is known"},
+		{"v0.1.0", image, doctor.OK, "no release is known"},
+		{"", image + ":v0.1.0", doctor.OK, "the plugin is of an unknown version"},
+	} {
+		facts := healthy()
+		facts.Version, facts.Deployment.Spec.Template = tc.plugin, running(tc.image)
+		if found := find(t, facts, "version"); found.Level != tc.level || !strings.Contains(found.Message+found.Next, tc.says) {
+			t.Errorf("plugin %s, operator %s: %s: %s (%s)", tc.plugin, tc.image, found.Level, found.Message, found.Next)
+		}
+	}
+}
+
+func TestNeeds(t *testing.T) {
+	needs, err := doctor.Needs("home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []authorizationv1.ResourceAttributes{
+		{Verb: "create", Resource: "pods", Subresource: "eviction"},
+		{Verb: "list", Group: "fleet.sidecar.dev", Resource: "sidecarpolicies"},
+		{Verb: "update", Resource: "secrets", Namespace: "home"},
+	} {
+		if !slices.Contains(needs, want) {
+			t.Errorf("%+v is not among the %d things that the manager needs", want, len(needs))
+		}
+	}
+	if slices.Contains(needs, authorizationv1.ResourceAttributes{Verb: "update", Resource: "secrets"}) {
+		t.Error("the manager needs no Secrets of other namespaces")
 	}
 }
