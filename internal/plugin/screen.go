@@ -40,7 +40,7 @@ func (s *screen) show(picture string, lines []string) {
 		return
 	}
 	width, height, err := term.GetSize(int(s.file.Fd()))
-	if err != nil {
+	if err != nil || width < 1 || height < 2 { // some terminals have no size
 		width, height = 80, 24
 	}
 	s.draw(picture, width, height)
