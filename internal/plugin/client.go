@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -152,6 +153,15 @@ func advised(err error) error {
 		return fmt.Errorf("%w: log in again, or choose another user with --context or --user", err)
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted")
+	case unreachable(err):
+		return fmt.Errorf("%w: the API server can't be reached: see whether it runs, whether the network leads there (VPN, proxy), and whether it is the one that is meant (kubectl config get-contexts; --context chooses another)", err)
 	}
 	return err
+}
+
+// unreachable says whether nobody answered, by the errors that a connection ends with.
+func unreachable(err error) bool {
+	var name *net.DNSError
+	var operation *net.OpError
+	return errors.As(err, &name) || errors.As(err, &operation)
 }

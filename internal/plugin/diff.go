@@ -19,7 +19,7 @@ func (a *app) diff() *cobra.Command {
 		Long: "What differs between two revisions of a policy: the stable one and the target, where none is named or,\n" +
 			"where these are the same, the one before and the target. One that is named is compared to the target.",
 		Example: example("kubectl sidecar diff log-agent", "kubectl sidecar diff log-agent 3 5"),
-		Args:    cobra.RangeArgs(1, 3),
+		Args:    takes(1, 3, "name one policy, and two revisions at most"),
 		ValidArgsFunction: func(command *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
 				return a.completePolicy(command, args, word)

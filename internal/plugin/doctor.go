@@ -34,7 +34,7 @@ func (a *app) doctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check the installation of the operator",
 		Long:  "Check the installation of the operator: each finding says what to do next. Exits with 1 where something is broken.",
-		Args:  cobra.NoArgs,
+		Args:  takes(0, 0, "it takes no arguments"),
 	}
 	f := addFormat(command)
 	command.RunE = func(command *cobra.Command, _ []string) error {

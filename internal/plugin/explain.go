@@ -21,7 +21,7 @@ func (a *app) explain() *cobra.Command {
 		Use:     "explain POD",
 		Short:   "Why a pod has, lacks or waits for its sidecars",
 		Example: example("kubectl sidecar explain -n shop cart-5d4f8", "kubectl sidecar explain shop/cart-5d4f8 --policy log-agent"),
-		Args:    cobra.ExactArgs(1), ValidArgsFunction: a.completePod,
+		Args:    takes(1, 1, "name one pod, as POD, pod/POD or NAMESPACE/POD"), ValidArgsFunction: a.completePod,
 	}
 	f := addFormat(command)
 	command.Flags().StringVar(&policy, "policy", "", "Ask about this policy alone.")

@@ -25,7 +25,7 @@ func (a *app) history() *cobra.Command {
 		Short: "The revisions of a policy, and how many pods carry each",
 		Args:  onePolicy, ValidArgsFunction: a.completePolicy,
 	}
-	f := addFormat(command, formatWide)
+	f := addFormat(command)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		if err := f.check(); err != nil {
 			return err

@@ -19,22 +19,22 @@ const (
 )
 
 // format is the flag -o of a command.
-type format struct {
-	value   string
-	allowed []string
-}
+type format struct{ value string }
 
-// addFormat gives a command -o json, -o yaml and what else it allows.
-func addFormat(command *cobra.Command, more ...string) *format {
-	f := &format{allowed: append([]string{formatJSON, formatYAML}, more...)}
-	command.Flags().StringVarP(&f.value, "output", "o", formatText, "How it is written: "+strings.Join(f.allowed, ", ")+". For people by default.")
-	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(f.allowed, cobra.ShellCompDirectiveNoFileComp))
+// formats are those of every command. People type -o wide everywhere, also where there is nothing more to say.
+var formats = []string{formatJSON, formatYAML, formatWide}
+
+// addFormat gives a command the flag -o.
+func addFormat(command *cobra.Command) *format {
+	f := &format{}
+	command.Flags().StringVarP(&f.value, "output", "o", formatText, "How it is written: "+strings.Join(formats, ", ")+". For people by default.")
+	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp))
 	return f
 }
 
 func (f *format) check() error {
-	if f.value != formatText && !slices.Contains(f.allowed, f.value) {
-		return fmt.Errorf("-o %s is not known here: write one of %s", f.value, strings.Join(f.allowed, ", "))
+	if f.value != formatText && !slices.Contains(formats, f.value) {
+		return fmt.Errorf("-o %s is not known here: write one of %s", f.value, strings.Join(formats, ", "))
 	}
 	return nil
 }

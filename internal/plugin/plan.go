@@ -40,7 +40,12 @@ func (a *app) plan() *cobra.Command {
 			"what kubectl apply would send; the rest is the operator's own code, and a simulation in which nothing goes wrong.\n\n" +
 			"Exits with 0 where nothing changes, 2 where something does, 1 where it can't be told or would not be accepted.",
 		Example: example("kubectl sidecar plan -f policy.yaml", "kubectl sidecar plan -f - -o json < policy.yaml"),
-		Args:    cobra.NoArgs,
+		Args: func(command *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("write -f %s: %s", args[0], command.UseLine())
+			}
+			return nil
+		},
 	}
 	f := addFormat(command)
 	flags := command.Flags()
@@ -48,10 +53,12 @@ func (a *app) plan() *cobra.Command {
 	flags.StringVar(&o.manager, "field-manager", "kubectl", "Who would apply it on the server's side; kubectl apply --server-side is kubectl.")
 	flags.DurationVar(&o.pace.Restart, "restart-takes", 5*time.Second, "How long a restarted sidecar takes until it is ready.")
 	flags.DurationVar(&o.pace.Recreate, "recreate-takes", 30*time.Second, "How long a recreated pod takes until it is ready.")
-	_ = command.MarkFlagRequired("filename")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		if err := f.check(); err != nil {
 			return err
+		}
+		if o.file == "" {
+			return fmt.Errorf("say which file has the policy, - for the standard input: %s", command.UseLine())
 		}
 		return a.showPlans(command.Context(), &o, f)
 	}

@@ -84,6 +84,9 @@ func (a *app) root() *cobra.Command {
 	root.SetIn(a.In)
 	root.SetOut(a.Out)
 	root.SetErr(a.ErrOut)
+	root.SetFlagErrorFunc(func(command *cobra.Command, err error) error {
+		return fmt.Errorf("%w: see %s --help", err, command.CommandPath())
+	})
 	a.flags.AddFlags(root.PersistentFlags())
 	root.PersistentFlags().StringVar(&a.namespace, "operator-namespace", "", "The namespace that the sidecar operator is installed in. It is looked for where none is named, and else "+defaultNamespace+".")
 	root.AddGroup(
@@ -115,6 +118,16 @@ func version() string {
 
 // example indents the examples of a command.
 func example(lines ...string) string { return "  " + strings.Join(lines, "\n  ") }
+
+// takes lets a command have that many arguments, and says what they are where there are more or fewer.
+func takes(least, most int, what string) cobra.PositionalArgs {
+	return func(command *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return fmt.Errorf("%s: %s", what, command.UseLine())
+		}
+		return nil
+	}
+}
 
 // say writes text to the one who asked. There is nobody to tell where that fails.
 func say(out io.Writer, format string, args ...any) { _, _ = fmt.Fprintf(out, format, args...) }

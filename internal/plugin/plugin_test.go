@@ -131,3 +131,62 @@ func TestExplainSaysWhatBecomesOfADeselectedPod(t *testing.T) {
 	c = cluster(t, interceptor.Funcs{}, newNamespace("shop"), pod, policy)
 	run(t, c, "explain", "shop/cart-1").wants(t, exitOK, "has it evicted, as spec.onRemoval is Recreate", "kubectl sidecar status logs")
 }
+
+// Whoever writes a command wrongly is told how it is written.
+func TestErrorsSayWhatToWrite(t *testing.T) {
+	c := cluster(t, interceptor.Funcs{}, newPolicy("logs"))
+	for _, tc := range []struct {
+		args string
+		says string
+	}{
+		{"status logs mesh", "name one policy, or none to see all: kubectl sidecar status [POLICY]"},
+		{"explain", "name one pod, as POD, pod/POD or NAMESPACE/POD: kubectl sidecar explain POD"},
+		{"explain pod cart-1", "name one pod, as POD, pod/POD or NAMESPACE/POD: kubectl sidecar explain POD"},
+		{"diff", "name one policy, and two revisions at most: kubectl sidecar diff POLICY [REVISION] [REVISION]"},
+		{"diff logs 1 2 3", "name one policy, and two revisions at most"},
+		{"history", "name one policy: kubectl sidecar history POLICY"},
+		{"doctor logs", "it takes no arguments: kubectl sidecar doctor"},
+		{"plan", "say which file has the policy, - for the standard input: kubectl sidecar plan -f FILE"},
+		{"plan p.yaml", "write -f p.yaml: kubectl sidecar plan -f FILE"},
+		{"plan -f p.yaml other.yaml", "write -f other.yaml"},
+		{"status --wach", "unknown flag: --wach: see kubectl sidecar status --help"},
+		{"explain cart-1 -o xml", "write one of json, yaml, wide"},
+	} {
+		run(t, c, strings.Fields(tc.args)...).wants(t, exitError, tc.says)
+	}
+}
+
+func TestWideIsTakenEverywhere(t *testing.T) {
+	c := cluster(t, dryRuns, newNamespace("shop"), builders.Pod("shop", "cart-1").Obj(), newPolicy("logs"))
+	file := fileOf(t, newPolicy("mesh"))
+	for _, args := range [][]string{{"status"}, {"status", "logs"}, {"history", "logs"}, {"diff", "logs"}, {"plan", "-f", file}, {"explain", "shop/cart-1"}, {"doctor"}} {
+		if r := run(t, c, append(args, "-o", "wide")...); strings.Contains(r.err, "-o wide") {
+			t.Errorf("%v: %s", args, r.err)
+		}
+	}
+}
+
+func TestDryRunWithoutAValueIsTheClients(t *testing.T) {
+	c := cluster(t, interceptor.Funcs{}, newPolicy("logs"))
+	run(t, c, "pause", "logs", "--dry-run").wants(t, exitOK, "paused the roll-out of policy logs (client dry run: nothing was changed)")
+	run(t, c, "pause", "--dry-run", "logs").wants(t, exitOK, "(client dry run: nothing was changed)")
+	p := &v1alpha1.SidecarPolicy{}
+	if err := c.Get(t.Context(), client.ObjectKey{Name: "logs"}, p); err != nil || p.Spec.Rollout.Paused {
+		t.Errorf("paused: %t, %v", p.Spec.Rollout.Paused, err)
+	}
+}
+
+func TestUnreachable(t *testing.T) {
+	kubeconfig := textFile(t, "")
+	for name, server := range map[string]string{"nobody listens": "http://127.0.0.1:1", "there is no such host": "http://nowhere.invalid:6443"} {
+		for _, args := range [][]string{{"status"}, {"explain", "cart-1"}, {"doctor"}, {"status", "logs", "--watch"}} {
+			var out, errs bytes.Buffer
+			streams := genericiooptions.IOStreams{In: &bytes.Buffer{}, Out: &out, ErrOut: &errs}
+			code := Run(t.Context(), append(args, "--kubeconfig", kubeconfig, "--server", server), streams, testclock.NewFakePassiveClock(now))
+			result{out.String(), errs.String(), code}.wants(t, exitError, "the API server can't be reached: see whether it runs")
+			if t.Failed() {
+				t.Fatalf("%s: %v", name, args)
+			}
+		}
+	}
+}

@@ -21,9 +21,9 @@ func (a *app) status() *cobra.Command {
 			"With --watch it goes on until the roll-out of the policy has ended, and exits with 1 where that was a failure;\n" +
 			"without a policy it goes on until it is interrupted.",
 		Example: example("kubectl sidecar status", "kubectl sidecar status log-agent --watch"),
-		Args:    cobra.MaximumNArgs(1), ValidArgsFunction: a.completePolicy,
+		Args:    takes(0, 1, "name one policy, or none to see all"), ValidArgsFunction: a.completePolicy,
 	}
-	f := addFormat(command, formatWide)
+	f := addFormat(command)
 	command.Flags().BoolVarP(&watching, "watch", "w", false, "Go on looking: a live progress bar on a terminal, else a line for each change.")
 	command.Flags().DurationVar(&timeout, "timeout", 0, "With --watch: give up after that time, like 30m. 0 is never.")
 	command.RunE = func(command *cobra.Command, args []string) error {

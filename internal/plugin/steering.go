@@ -61,17 +61,13 @@ func (a *app) steers(name, short string, s *steered) *cobra.Command {
 		ValidArgsFunction: a.completePolicy,
 		RunE:              func(command *cobra.Command, args []string) error { return a.steer(command.Context(), s, args[0]) },
 	}
-	command.Flags().StringVar(&s.dryRun, "dry-run", dryRunNone, "none, client (say what would be done) or server (let the API server check it too).")
+	command.Flags().StringVar(&s.dryRun, "dry-run", dryRunNone, "none, client (say what would be done) or server (let the API server check it too). client, where no value is given.")
+	command.Flags().Lookup("dry-run").NoOptDefVal = dryRunClient // as for kubectl
 	_ = command.RegisterFlagCompletionFunc("dry-run", cobra.FixedCompletions([]string{dryRunNone, dryRunClient, dryRunServer}, cobra.ShellCompDirectiveNoFileComp))
 	return command
 }
 
-func onePolicy(command *cobra.Command, args []string) error {
-	if len(args) != 1 {
-		return fmt.Errorf("name one policy: %s", command.UseLine())
-	}
-	return nil
-}
+var onePolicy = takes(1, 1, "name one policy")
 
 // steer changes the policy as it was when that was decided, and decides anew where it has changed since.
 func (a *app) steer(ctx context.Context, s *steered, name string) error {
