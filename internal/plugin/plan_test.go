@@ -8,17 +8,21 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/yaml"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/plugin/render"
+	"github.com/sidecar-dev/sidecar-operator/internal/testing/builders"
 )
 
 // Whether pods that lack the sidecars are replaced depends on whether new ones get them, once the spec is stored.
@@ -130,4 +134,18 @@ func TestPlanForeseesInjection(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPlanOfANewPolicyCountsOnItsInjection(t *testing.T) {
+	rs := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: "cart"}, Spec: appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](1)}}
+	rs.Status.Replicas = 1
+	pod := builders.Pod("shop", "cart-1").Label("app", "logs").With(func(p *corev1.Pod) {
+		p.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(rs, appsv1.SchemeGroupVersion.WithKind("ReplicaSet"))}
+	}).Obj()
+	policy := newPolicy("logs")
+	policy.Spec.Missing, policy.Spec.MaxMissing = v1alpha1.MissingRecreate, ptr.To(intstr.FromString("100%"))
+	c := cluster(t, dryRuns, newNamespace("shop"), rs, pod)
+	run(t, c, "plan", "-f", fileOf(t, policy)).wants(t, exitChanges, "it is replaced when others of its workload have been")
+	policy.Spec.Injection.Paused = true
+	run(t, c, "plan", "-f", fileOf(t, policy)).wants(t, exitChanges, "it is not replaced: new pods don't get the sidecars now")
 }
