@@ -47,10 +47,15 @@ func (b *Board) Post(policy string, entries map[types.NamespacedName]Entry, now 
 	}
 	for key, entry := range entries {
 		delete(b.left, key)
-		if old, known := before[key]; !known || old.Workload.UID != entry.Workload.UID || !sameParts(old.Report, entry.Report) {
+		if old, known := before[key]; !known || !alike(&old, &entry) {
 			b.tell(key)
 		}
 	}
+}
+
+// alike says whether two entries come to the same report, written at the same time.
+func alike(a, b *Entry) bool {
+	return a.Workload.UID == b.Workload.UID && a.Updating == b.Updating && sameParts(a.Report, b.Report)
 }
 
 // Withdraw drops all that a policy had to say, because it is gone.

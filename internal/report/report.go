@@ -43,6 +43,8 @@ type Entry struct {
 	Workload metav1.OwnerReference
 	// Born is when the first of its pods that the policy selects was created.
 	Born time.Time
+	// Updating says whether a roll-out over its pods has begun and is not over, whatever the worst of them is.
+	Updating bool
 	// Report lacks only Since.
 	Report v1alpha1.ReportedPolicy
 }
@@ -64,7 +66,7 @@ func Entries(policy string, target *revision.Revision, pods []fleet.PodState) ma
 	}
 	entries := make(map[types.NamespacedName]Entry, len(tallies))
 	for workload, t := range tallies {
-		entries[KeyOf(workload)] = Entry{Workload: t.owner, Born: t.born, Report: t.report(policy, target.Hash)}
+		entries[KeyOf(workload)] = Entry{Workload: t.owner, Born: t.born, Updating: t.updating(), Report: t.report(policy, target.Hash)}
 	}
 	return entries
 }
@@ -191,7 +193,7 @@ func (t *tally) state() v1alpha1.ReportState {
 		return v1alpha1.ReportFailed
 	case t.counts.Missing > 0:
 		return v1alpha1.ReportMissing
-	case t.moving > 0, t.outdated > 0 && t.moved > 0:
+	case t.updating():
 		return v1alpha1.ReportUpdating
 	case t.outdated > 0:
 		return v1alpha1.ReportWaiting
@@ -200,6 +202,8 @@ func (t *tally) state() v1alpha1.ReportState {
 	}
 	return v1alpha1.ReportCurrent
 }
+
+func (t *tally) updating() bool { return t.moving > 0 || (t.outdated > 0 && t.moved > 0) }
 
 func ranked(running map[string]int32) []v1alpha1.RunningImage {
 	var images []v1alpha1.RunningImage

@@ -3,6 +3,7 @@ package report_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -34,7 +35,12 @@ var (
 // entryOf is what the policy says about the workload cart of these pods, 200 s after the epoch.
 func entryOf(t *testing.T, target *revision.Revision, pods ...*builders.PodBuilder) report.Entry {
 	t.Helper()
-	view := &fleet.View{Policy: policy, Target: target, Now: builders.At(200), Revisions: []revision.Revision{*r1, *r2, *r3},
+	return entryAt(t, target, builders.At(200), pods...)
+}
+
+func entryAt(t *testing.T, target *revision.Revision, now time.Time, pods ...*builders.PodBuilder) report.Entry {
+	t.Helper()
+	view := &fleet.View{Policy: policy, Target: target, Now: now, Revisions: []revision.Revision{*r1, *r2, *r3},
 		Health: map[string]*v1alpha1.HealthSpec{policy: builders.Health(10, 60)}}
 	var members []fleet.Member
 	for _, pod := range pods {

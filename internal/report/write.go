@@ -78,22 +78,23 @@ func summarize(report *v1alpha1.SidecarReport) {
 	report.State, report.Since, report.Reason, report.Message = worst.State, worst.Since, worst.Reason, worst.Message
 }
 
-// The times for which writes of a report are gathered. A roll-out over a workload costs a write
-// when it comes to it, when it begins, and when it ends; in between the times double.
+// The times for which writes of a report are gathered. A roll-out over a workload costs a write when it is to come, when
+// it begins, once in the middle, when it ends, and when the last pods are ready: five, however long it takes.
 const (
 	// betweenStates lies at least between two writes, whatever changed.
 	betweenStates = 5 * time.Second
 	// betweenNumbers lies between writes that change only numbers, while nothing is rolled out.
 	betweenNumbers = 30 * time.Second
-	// firstProgress and lastProgress are the shortest and the longest time between writes of how
-	// far a roll-out has come.
-	firstProgress, lastProgress = time.Minute, 10 * time.Minute
+	// lastPods is for the numbers of pods that are made ready or recreated last, after a roll-out has ended.
+	lastPods = 2 * time.Minute
+	// onTheWay is after how long a report says how far a roll-out has come that is not halfway by then.
+	onTheWay = time.Hour
 	// firstOfShortLived is how old a bare pod or the pods of a Job are before they get a report: most are gone by then.
 	firstOfShortLived = 30 * time.Second
 )
 
-// Wait is how long to wait before a report is written; zero is now. Due is false where it says what is written.
-// Entries are those that the report after was made of.
+// Wait is how long to wait before a report is written; zero is now. Due is false where it says what is written, or what
+// changed will be said by a later write. Entries are those that the report after was made of.
 func Wait(before, after *v1alpha1.SidecarReport, entries []Entry, now time.Time) (wait time.Duration, due bool) {
 	if before == nil {
 		return untilFirst(after.Workload.Kind, entries, now), true
@@ -101,14 +102,42 @@ func Wait(before, after *v1alpha1.SidecarReport, entries []Entry, now time.Time)
 	if same(before, after) {
 		return 0, false
 	}
-	gap := betweenStates
-	if sameStates(before, after) {
-		gap = betweenNumbers
-		if after.State == v1alpha1.ReportUpdating {
-			gap = min(max(firstProgress, 2*before.WrittenAt.Sub(after.Since.Time)), lastProgress)
+	gap := betweenNumbers
+	switch {
+	case !sameStates(before, after):
+		gap = betweenStates
+	case slices.ContainsFunc(entries, func(e Entry) bool { return e.Updating }):
+		if gap, due = untilMiddle(before, entries); !due {
+			return 0, false
 		}
+	case hasEnded(before):
+		gap = lastPods
 	}
 	return max(0, before.WrittenAt.Add(gap).Sub(now)), true
+}
+
+// untilMiddle is how long after the write before a report says how far roll-outs have come: once for each, and never
+// where that is said. It goes by the share of the pods, since the time that they take has no end.
+func untilMiddle(before *v1alpha1.SidecarReport, entries []Entry) (gap time.Duration, due bool) {
+	for i := range entries {
+		part := &entries[i].Report
+		was := policyOf(before, part.Policy)
+		switch {
+		case !entries[i].Updating, was.Pods.Updated > 0, part.Pods.Updated == 0:
+		case 2*part.Pods.Updated >= part.Pods.Selected:
+			return betweenStates, true
+		default:
+			gap, due = onTheWay, true
+		}
+	}
+	return gap, due
+}
+
+// hasEnded says whether the report's last write said that a roll-out has ended. One that is new follows the pods of a
+// workload that is new, too.
+func hasEnded(report *v1alpha1.SidecarReport) bool {
+	return report.State == v1alpha1.ReportCurrent && report.WrittenAt.Equal(&report.Since) &&
+		report.Since.Sub(report.CreationTimestamp.Time) > betweenNumbers
 }
 
 func untilFirst(kind string, entries []Entry, now time.Time) time.Duration {

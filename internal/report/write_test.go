@@ -1,6 +1,9 @@
 package report_test
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,8 +17,19 @@ import (
 )
 
 func entry(policy string, state v1alpha1.ReportState, updated int32) report.Entry {
-	return report.Entry{Workload: metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "cart", UID: "cart-uid"},
+	return report.Entry{Updating: state == v1alpha1.ReportUpdating, Workload: metav1.OwnerReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "cart", UID: "cart-uid"},
 		Report: v1alpha1.ReportedPolicy{Policy: policy, State: state, Revision: "r", Pods: v1alpha1.ReportCounts{Selected: 50, Updated: updated, Ready: 50}}}
+}
+
+func ready(e report.Entry, pods int32) report.Entry {
+	e.Report.Pods.Ready = pods
+	return e
+}
+
+// updating is the entry with a roll-out under way, whatever its state.
+func updating(e report.Entry) report.Entry {
+	e.Updating = true
+	return e
 }
 
 // entryOfKind is an entry of a workload of another kind, whose first pod was born some seconds after the start.
@@ -44,6 +58,10 @@ func TestMakeSaysTheWorstOfThePoliciesAndSinceWhen(t *testing.T) {
 
 func TestWaitGathersNumbersAndNotStates(t *testing.T) {
 	written := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportUpdating, 1)}, nil, builders.At(0))
+	begun := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportUpdating, 0)}, nil, builders.At(0))
+	missed := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportMissing, 0)}, nil, builders.At(0))
+	fresh := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportCurrent, 50)}, nil, builders.At(0))
+	fresh.CreationTimestamp = fresh.WrittenAt
 	late := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportUpdating, 20)}, written, builders.At(60))
 	current := report.Make(cartKey, []report.Entry{entry("a", v1alpha1.ReportCurrent, 50)}, nil, builders.At(0))
 	for _, c := range []struct {
@@ -61,9 +79,16 @@ func TestWaitGathersNumbersAndNotStates(t *testing.T) {
 		{"nothing changed", written, entry("a", v1alpha1.ReportUpdating, 1), 500, 0, false},
 		{"a state, right after the last write", written, entry("a", v1alpha1.ReportCurrent, 50), 1, 4 * time.Second, true},
 		{"a state, later", written, entry("a", v1alpha1.ReportCurrent, 50), 7, 0, true},
-		{"progress", written, entry("a", v1alpha1.ReportUpdating, 2), 10, 50 * time.Second, true},
-		{"progress, the second time", late, entry("a", v1alpha1.ReportUpdating, 30), 70, 110 * time.Second, true},
-		{"numbers at rest", current, entry("a", v1alpha1.ReportCurrent, 49), 10, 20 * time.Second, true},
+		{"no progress", begun, ready(entry("a", v1alpha1.ReportUpdating, 0), 48), 500, 0, false},
+		{"some progress", begun, entry("a", v1alpha1.ReportUpdating, 1), 60, 59 * time.Minute, true},
+		{"half of it", begun, entry("a", v1alpha1.ReportUpdating, 25), 60, 0, true},
+		{"half of it, right after the last write", begun, entry("a", v1alpha1.ReportUpdating, 25), 1, 4 * time.Second, true},
+		{"progress, the second time", late, entry("a", v1alpha1.ReportUpdating, 49), 7000, 0, false},
+		{"a failure in the middle", late, entry("a", v1alpha1.ReportFailed, 20), 70, 0, true},
+		{"progress beside a pod that lacks the sidecars", missed, updating(entry("a", v1alpha1.ReportMissing, 1)), 60, 59 * time.Minute, true},
+		{"numbers of trouble", missed, entry("a", v1alpha1.ReportMissing, 1), 10, 20 * time.Second, true},
+		{"numbers right after a roll-out", current, entry("a", v1alpha1.ReportCurrent, 49), 10, 110 * time.Second, true},
+		{"numbers of a new workload", fresh, entry("a", v1alpha1.ReportCurrent, 49), 10, 20 * time.Second, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := builders.At(c.now)
@@ -73,6 +98,69 @@ func TestWaitGathersNumbersAndNotStates(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A roll-out takes pods one by one, in each the sidecar is down for 2 s and is judged good after minReadySeconds, and the
+// app of one pod is ready again some time after the end.
+func TestARollOutOf50PodsCostsAtMost5Writes(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		pace, trail int
+		more        []*builders.PodBuilder
+	}{
+		{"15 s a pod", 15, 0, nil},
+		{"10 min a pod", 600, 0, nil},
+		{"a pod that is ready later", 60, 60, nil},
+		{"a pod that is ready much later", 60, 3600, nil},
+		{"a pod without the sidecars", 60, 60, []*builders.PodBuilder{bare("missed")}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var before *v1alpha1.SidecarReport
+			var said []string
+			end := 1000 + 50*c.pace
+			for now := 0; now <= end+c.trail+600; now += c.pace / 2 {
+				after := atWork(t, c.pace, now, c.more)
+				if now >= 600 && now < end+c.trail {
+					after.Report.Pods.Ready--
+				}
+				made := report.Make(cartKey, []report.Entry{after}, before, builders.At(now))
+				wait, due := report.Wait(before, made, []report.Entry{after}, builders.At(now))
+				if !due || wait > 0 {
+					continue
+				}
+				if before = made; now >= 600 {
+					said = append(said, fmt.Sprintf("%s: %d updated, %d ready", made.State, made.Pods.Updated, made.Pods.Ready))
+				}
+			}
+			if len(said) > 5 {
+				t.Errorf("%d writes: %s", len(said), strings.Join(said, "; "))
+			}
+			if p := before.Pods; p.Updated != 50 || p.Ready != 50 {
+				t.Errorf("in the end the report says %d updated, %d ready: %s", p.Updated, p.Ready, strings.Join(said, "; "))
+			}
+		})
+	}
+}
+
+// atWork is the entry of 50 pods some time after the epoch. From 600 s on another revision is wanted, from 1000 s on the
+// pods are upgraded, one each pace.
+func atWork(t *testing.T, pace, now int, more []*builders.PodBuilder) report.Entry {
+	t.Helper()
+	pods, target := slices.Clone(more), r1
+	if now >= 600 {
+		target = r2
+	}
+	for i := range 50 {
+		pod := old(fmt.Sprintf("cart-%02d", i))
+		if at := 1000 + i*pace; now >= at {
+			pod.Upgraded(policy, r2, builders.At(at))
+			if now >= at+2 {
+				pod.Restarted("agent", builders.At(at+2))
+			}
+		}
+		pods = append(pods, pod)
+	}
+	return entryAt(t, target, builders.At(now), pods...)
 }
 
 func TestBoardTellsOfWhatChanged(t *testing.T) {
