@@ -102,7 +102,7 @@ type pass struct {
 	// plan is what is done, and input what it was made of.
 	plan  *rollout.Plan
 	input rollout.Input
-	// removing: the policy is being deleted. released: it is gone by now, and has no status to write.
+	// removing: the policy is being deleted. released: it is gone by now, or kept by somebody else, and has no status to write.
 	removing, released bool
 }
 
@@ -130,6 +130,7 @@ func (r *SidecarPolicyReconciler) Reconcile(ctx context.Context, req ctrl.Reques
 	}
 	err := run(ctx, p)
 	if p.released {
+		r.withdraw(p.policy.Name)
 		return ctrl.Result{}, err
 	}
 	r.post(p)
@@ -213,6 +214,11 @@ func (r *SidecarPolicyReconciler) forget(policy string) {
 	if r.Prefetcher != nil {
 		r.Prefetcher.Forget(policy)
 	}
+	r.withdraw(policy)
+}
+
+// withdraw ends what reports say of a policy that does nothing for its pods any more.
+func (r *SidecarPolicyReconciler) withdraw(policy string) {
 	if r.Reports != nil {
 		r.Reports.Withdraw(policy, r.Clock.Now())
 	}

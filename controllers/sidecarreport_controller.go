@@ -3,6 +3,7 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -99,14 +100,17 @@ func (r *SidecarReportReconciler) remove(ctx context.Context, orphan *v1alpha1.S
 	return ctrl.Result{}, nil
 }
 
-// allPosted says whether every policy has said what it sees, since this process began.
+// allPosted says whether every policy has said what it sees, since this process began. One that is being deleted and has let
+// go of its pods has no more to say, however long the finalizer of somebody else keeps it.
 func (r *SidecarReportReconciler) allPosted(ctx context.Context) (bool, error) {
 	list := &v1alpha1.SidecarPolicyList{}
 	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return false, fmt.Errorf("listing policies: %w", err)
 	}
 	for i := range list.Items {
-		if !r.Board.Knows(list.Items[i].Name) {
+		policy := &list.Items[i]
+		over := policy.DeletionTimestamp != nil && !slices.Contains(policy.Finalizers, v1alpha1.UnplugFinalizer)
+		if !over && !r.Board.Knows(policy.Name) {
 			return false, nil
 		}
 	}
