@@ -133,6 +133,11 @@ var _ = Describe("The admission policies beside the operator", Ordered, func() {
 				t.Volumes = []corev1.Volume{{Name: "node", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path}}}}
 			}
 		}
+		mounted := func(image string) func(*v1alpha1.SidecarTemplate) {
+			return func(t *v1alpha1.SidecarTemplate) {
+				t.Volumes = []corev1.Volume{{Name: "rules", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: image}}}}
+			}
+		}
 		secured := func(context corev1.SecurityContext) func(*v1alpha1.SidecarTemplate) {
 			return func(t *v1alpha1.SidecarTemplate) { t.Sidecars[0].SecurityContext = &context }
 		}
@@ -150,8 +155,10 @@ var _ = Describe("The admission policies beside the operator", Ordered, func() {
 
 		refused(volume("/var/log"), "volume node: the path /var/log of the node is not allowed here: use no hostPath")
 		refused(adds("NET_ADMIN"), "adds capabilities that are not allowed here: add none")
-		refused(secured(corev1.SecurityContext{Privileged: ptr.To(true)}), "is privileged or allows privilege escalation")
-		refused(secured(corev1.SecurityContext{AllowPrivilegeEscalation: ptr.To(true)}), "is privileged or allows privilege escalation")
+		refused(secured(corev1.SecurityContext{Privileged: ptr.To(true)}), "is privileged, a host process, or allows privilege escalation")
+		refused(secured(corev1.SecurityContext{AllowPrivilegeEscalation: ptr.To(true)}), "is privileged, a host process, or allows privilege escalation")
+		hostProcess := secured(corev1.SecurityContext{WindowsOptions: &corev1.WindowsSecurityContextOptions{HostProcess: ptr.To(true)}})
+		refused(hostProcess, "container limited is privileged, a host process, or allows")
 		refused(func(t *v1alpha1.SidecarTemplate) {
 			t.Sidecars[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: 80}}
 		}, "opens a port of the node")
@@ -172,8 +179,11 @@ var _ = Describe("The admission policies beside the operator", Ordered, func() {
 		refused(adds("SYS_ADMIN"), "add only NET_ADMIN, NET_RAW")
 		set("allowPrivileged", "true")
 		allowed(secured(corev1.SecurityContext{Privileged: ptr.To(true)}))
+		allowed(hostProcess)
 		set("allowedRegistries", "other.example/, registry.example/team/")
 		allowed(nothing)
+		allowed(mounted("registry.example/team/rules:v1"))
+		refused(mounted("evil.example/rules:v1"), "volume rules: the image evil.example/rules:v1 comes from no registry that is allowed here: use one under other.example/, registry.example/team/")
 		set("allowedRegistries", "other.example/")
 		refused(nothing, "the image registry.example/team/agent:v1 comes from no registry that is allowed here: use one under other.example/")
 
@@ -193,10 +203,30 @@ var _ = Describe("The admission policies beside the operator", Ordered, func() {
 	})
 })
 
+var _ = Describe("The limits for policies", func() {
+	It("are read from the namespace that limits.yaml names", func() {
+		folder := GinkgoT().TempDir()
+		Expect(os.CopyFS(folder, os.DirFS(filepath.Join(harness.Root(), "config", "policy-limits")))).To(Succeed())
+		limits, err := os.ReadFile(filepath.Join(folder, "limits.yaml"))
+		Expect(err).NotTo(HaveOccurred())
+		limits = bytes.ReplaceAll(limits, []byte("namespace: sidecar-operator-system"), []byte("namespace: platform-sidecars"))
+		Expect(os.WriteFile(filepath.Join(folder, "limits.yaml"), limits, 0o600)).To(Succeed())
+		read := ""
+		for _, object := range inInstallation(folder) {
+			if object.GetKind() == "ValidatingAdmissionPolicyBinding" {
+				read, _, _ = unstructured.NestedString(object.Object, "spec", "paramRef", "namespace")
+			}
+		}
+		Expect(read).To(Equal("platform-sidecars"))
+	})
+})
+
 // inInstallation are the objects of a manifest or a kustomization that guard policies.
 func inInstallation(path string) []*unstructured.Unstructured {
 	GinkgoHelper()
-	path = filepath.Join(harness.Root(), path)
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(harness.Root(), path)
+	}
 	manifest, err := os.ReadFile(path)
 	if err != nil { // a folder
 		manifest, err = exec.CommandContext(ctx, filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), "kustomize", path).Output()
