@@ -17,11 +17,32 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/test/harness"
 )
 
-// section is a part of a page with commands; its name is the heading.
 var (
-	section  = regexp.MustCompile(`(?m)^## (.*)\n`)
-	commands = regexp.MustCompile("(?ms)^```sh\n(.*?)^```")
+	headings = regexp.MustCompile(`(?m)^## (.*)\n`)
+	fences   = regexp.MustCompile("(?ms)^```(sh|yaml)\n(.*?)^```")
 )
+
+// section is a part of a page, with its commands and its YAML.
+type section struct {
+	heading string
+	blocks  []block
+}
+
+type block struct{ language, text string }
+
+// sectionsOf are the sections of a page, without what stands before the first.
+func sectionsOf(page string) []section {
+	var found []section
+	parts := headings.Split(page, -1)[1:]
+	for i, heading := range headings.FindAllStringSubmatch(page, -1) {
+		part := section{heading: heading[1]}
+		for _, fence := range fences.FindAllStringSubmatch(parts[i], -1) {
+			part.blocks = append(part.blocks, block{fence[1], fence[2]})
+		}
+		found = append(found, part)
+	}
+	return found
+}
 
 var _ = Describe("The guide to the first policy", func() {
 	It("does what it says", func() {
@@ -57,20 +78,18 @@ var _ = Describe("The guide to the first policy", func() {
 			},
 			"Unplug": func(string) {},
 		}
-		parts := section.Split(string(page), -1)[1:]
-		for i, heading := range section.FindAllStringSubmatch(string(page), -1) {
-			blocks := commands.FindAllStringSubmatch(parts[i], -1)
-			if len(blocks) == 0 {
+		for _, part := range sectionsOf(string(page)) {
+			if len(part.blocks) == 0 {
 				continue
 			}
-			Expect(check).To(HaveKey(heading[1]))
-			By(heading[1])
+			Expect(check).To(HaveKey(part.heading))
+			By(part.heading)
 			output := ""
-			for _, block := range blocks {
-				output += run(block[1])
+			for _, block := range part.blocks {
+				output += run(block.text)
 			}
-			check[heading[1]](output)
-			delete(check, heading[1])
+			check[part.heading](output)
+			delete(check, part.heading)
 		}
 		Expect(check).To(BeEmpty(), "sections of the guide that were not found")
 	})
@@ -84,12 +103,19 @@ func guideShell() func(script string) string {
 	build.Dir = harness.Root()
 	out, err := build.CombinedOutput()
 	Expect(err).NotTo(HaveOccurred(), string(out))
-	images := strings.NewReplacer("nginx:1.29", image("app:v1"), "fluent/fluent-bit:3.2.1", image("agent:v1"),
-		"fluent/fluent-bit:3.2.2", image("agent:v2"), "fluent/fluent-bit:9.9.9", image("agent:v999"))
+	return pageShell(strings.NewReplacer("nginx:1.29", image("app:v1"), "fluent/fluent-bit:3.2.1", image("agent:v1"),
+		"fluent/fluent-bit:3.2.2", image("agent:v2"), "fluent/fluent-bit:9.9.9", image("agent:v999")), bin)
+}
+
+// pageShell runs commands of a page in the root of the tree, with what the node has in the place of what the page says, and
+// with the programs in some folders.
+func pageShell(instead *strings.Replacer, bin ...string) func(script string) string {
+	path := strings.Join(append(bin, node.BinDir(), os.Getenv("PATH")), ":")
 	return func(script string) string {
 		GinkgoHelper()
-		shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", images.Replace(script))
-		shell.Env = append(os.Environ(), "KUBECONFIG="+node.Kubeconfig(), "PATH="+bin+":"+node.BinDir()+":"+os.Getenv("PATH"))
+		shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", instead.Replace(script))
+		shell.Dir = harness.Root()
+		shell.Env = append(os.Environ(), "KUBECONFIG="+node.Kubeconfig(), "PATH="+path)
 		out, err := shell.CombinedOutput()
 		GinkgoWriter.Println(script, string(out))
 		Expect(err).NotTo(HaveOccurred(), "%s\n%s", script, out)

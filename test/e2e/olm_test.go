@@ -35,7 +35,8 @@ var _ = Describe("Operator Lifecycle Manager", Ordered, func() {
 	// Not the namespace of dist/install.yaml: a bundle goes where its user wants it.
 	const namespace, fleetName = "platform-sidecars", "by-olm"
 	var (
-		first, second string // the names of the ClusterServiceVersions
+		follow        func(heading string, blocks ...int) // does what the page says
+		first, second string                              // the names of the ClusterServiceVersions
 		fleet         *harness.Fleet
 		apps          map[string]harness.Identity
 	)
@@ -55,9 +56,13 @@ var _ = Describe("Operator Lifecycle Manager", Ordered, func() {
 		bundleTool("catalog", "-out", catalog, "-images", node.Registry()+"/{{.Package}}-bundle:v{{.Version}}", older.dir, newer.dir)
 		address, err := olm.ServeCatalog(ctx, catalog)
 		Expect(err).NotTo(HaveOccurred())
-		subscribe(namespace, address, first)
-		DeferCleanup(func() { kubectl(nil, "delete", "namespace", namespace, "--timeout=2m") })
-		approve(namespace, first)
+		follow = olmGuide(namespace, address, first)
+		DeferCleanup(func() {
+			kubectl(nil, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=2m")
+			kubectl(nil, "delete", "--ignore-not-found", "-k", filepath.Join(harness.Root(), "config", "approvals"))
+		})
+		follow("A catalog of your own", 1)
+		follow("Install", 0, 1, 2, 3)
 		waitForCSV(namespace, first, "Succeeded")
 		fleet = newFleet(fleetName, 2, 3, func(p *v1alpha1.SidecarPolicy) {
 			p.Spec.Injection.FailurePolicy = v1alpha1.FailurePolicyFail
@@ -74,6 +79,10 @@ var _ = Describe("Operator Lifecycle Manager", Ordered, func() {
 				return strings.HasPrefix(container.Image, image("sidecar-operator-bundle:"))
 			})
 		})))
+	})
+
+	It("has the approvals beside it, which OLM can't install", func() {
+		Expect(kubectl(nil, "get", "validatingadmissionpolicies", "-o", "name")).To(ContainSubstring("/sidecar-operator-approvals"))
 	})
 
 	It("gives the operator no rights on the Secrets of others", func() {
@@ -124,7 +133,7 @@ var _ = Describe("Operator Lifecycle Manager", Ordered, func() {
 			return p.Status.ObservedGeneration == p.Generation && p.Status.Pods.Updated >= 1
 		})
 		Expect(err).NotTo(HaveOccurred())
-		approve(namespace, second)
+		follow("Upgrade", 0)
 		Eventually(func(g Gomega) {
 			deployment := &appsv1.Deployment{}
 			g.Expect(c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: operatorDeployment}, deployment)).To(Succeed())
@@ -155,12 +164,10 @@ var _ = Describe("Operator Lifecycle Manager", Ordered, func() {
 
 	It("takes the operator away again, and leaves the sidecars", func() {
 		before := identities(fleetName, fleetName)
-		kubectl(nil, "delete", "sidecarpolicies", "--all", "--timeout=2m")
-		kubectl(nil, "delete", "subscriptions.operators.coreos.com,csv", "--all", "-n", namespace)
+		follow("Uninstall", 0)
 		Eventually(func(g Gomega) {
-			deployments := &appsv1.DeploymentList{}
-			g.Expect(c.List(ctx, deployments, client.InNamespace(namespace))).To(Succeed())
-			g.Expect(deployments.Items).To(BeEmpty())
+			g.Expect(kubectl(nil, "get", "namespaces", "-o", "name")).NotTo(ContainSubstring(namespace))
+			g.Expect(kubectl(nil, "get", "validatingadmissionpolicies", "-o", "name")).NotTo(ContainSubstring("/sidecar-operator-approvals"))
 			g.Expect(kubectl(nil, "get", "mutatingwebhookconfigurations", "-o", "name")).NotTo(ContainSubstring(fleetName))
 			g.Expect(kubectl(nil, "get", "clusterrolebindings", "-o", "wide")).NotTo(ContainSubstring(namespace))
 		}, settleTimeout, "500ms").Should(Succeed())
@@ -256,56 +263,37 @@ func bundleTool(args ...string) {
 	Expect(err).NotTo(HaveOccurred(), string(out))
 }
 
-// subscribe does what docs/guides/install-olm.md says, with a catalog of our own.
-func subscribe(namespace, catalogAddress, startingCSV string) {
+// olmGuide does what docs/guides/install-olm.md says: the blocks of a section, by their numbers. The node's catalog is no
+// image, and has two versions, of which the test installs the first.
+func olmGuide(namespace, catalogAddress, startingCSV string) func(heading string, blocks ...int) {
 	GinkgoHelper()
-	kubectl(fmt.Appendf(nil, `
-apiVersion: v1
-kind: Namespace
-metadata:
-  name: %[1]s
-  labels: {pod-security.kubernetes.io/enforce: restricted}
----
-apiVersion: operators.coreos.com/v1alpha1
-kind: CatalogSource
-metadata: {name: sidecar-operator, namespace: %[2]s}
-spec: {sourceType: grpc, address: %[3]q}
----
-apiVersion: operators.coreos.com/v1
-kind: OperatorGroup
-metadata: {name: sidecar-operator, namespace: %[1]s}
----
-apiVersion: operators.coreos.com/v1alpha1
-kind: Subscription
-metadata: {name: sidecar-operator, namespace: %[1]s}
-spec:
-  source: sidecar-operator
-  sourceNamespace: %[2]s
-  name: sidecar-operator
-  channel: stable
-  startingCSV: %[4]s
-  installPlanApproval: Manual
-`, namespace, cluster.OLMNamespace, catalogAddress, startingCSV), "apply", "--server-side", "-f", "-")
-}
-
-// approve waits for the install plan of a version and approves it.
-func approve(namespace, csv string) {
-	GinkgoHelper()
-	Eventually(func(g Gomega) {
-		plans := olmList("InstallPlanList")
-		g.Expect(c.List(ctx, plans, client.InNamespace(namespace))).To(Succeed())
-		for _, plan := range plans.Items {
-			names, _, _ := unstructured.NestedStringSlice(plan.Object, "spec", "clusterServiceVersionNames")
-			if len(names) != 1 || names[0] != csv {
-				continue
+	page, err := os.ReadFile(filepath.Join(harness.Root(), "docs", "guides", "install-olm.md"))
+	Expect(err).NotTo(HaveOccurred())
+	sections := map[string]section{}
+	for _, part := range sectionsOf(string(page)) {
+		sections[part.heading] = part
+	}
+	for heading, count := range map[string]int{"Install": 4, "Upgrade": 1, "Uninstall": 1, "A catalog of your own": 2} {
+		Expect(sections[heading].blocks).To(HaveLen(count), "blocks under %q: run those that are new here", heading)
+	}
+	run := pageShell(strings.NewReplacer(
+		"sidecar-operator-system", namespace,
+		"sourceNamespace: olm ", "sourceNamespace: "+cluster.OLMNamespace+" ",
+		"namespace: olm}", "namespace: "+cluster.OLMNamespace+"}",
+		"image: registry.example/sidecar-operator-catalog:latest", fmt.Sprintf("address: %q", catalogAddress),
+		"  channel: stable\n", "  channel: stable\n  startingCSV: "+startingCSV+"\n",
+	))
+	return func(heading string, blocks ...int) {
+		GinkgoHelper()
+		for _, i := range blocks {
+			switch b := sections[heading].blocks[i]; b.language {
+			case "yaml":
+				run("kubectl apply --server-side -f - <<'YAML'\n" + b.text + "YAML\n")
+			default:
+				run(b.text)
 			}
-			g.Expect(unstructured.SetNestedField(plan.Object, true, "spec", "approved")).To(Succeed())
-			g.Expect(c.Update(ctx, &plan)).To(Succeed())
-			return
 		}
-		g.Expect(plans.Items).To(ContainElement(csv), "an install plan for it; the subscription says: %s",
-			kubectl(nil, "get", "subscriptions.operators.coreos.com", "-n", namespace, "-o", "yaml"))
-	}, settleTimeout, "500ms").Should(Succeed())
+	}
 }
 
 func olmList(kind string) *unstructured.UnstructuredList {
