@@ -1,7 +1,7 @@
 package docs
 
 import (
-	"maps"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,138 +11,172 @@ import (
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/test/harness"
 )
 
 var (
-	shell  = regexp.MustCompile("(?ms)^```sh\n(.*?)^```")
-	inline = regexp.MustCompile("`(kubectl [a-z][^`]*)`")
-	// fragment is a command that is named and not meant to be run as it stands; the plugin's are run by its own suite.
-	fragment = regexp.MustCompile(`^kubectl( sidecar.*| [a-z]+| rollout restart| get pods -L)$|\b(POD|REVISION|STEP)\b|<name>`)
+	inline = regexp.MustCompile("`((?:kubectl|make|go|[A-Z_]+=[^ `]+ make) [a-z][^`]*)`")
+	// fragment is a command that is named and not meant to be run as it stands.
+	fragment = regexp.MustCompile(`^kubectl( [a-z]+| rollout restart| delete -f| get pods -L| sidecar [a-z]+)$|^go vet$`)
+	whole    = []string{"kubectl sidecar status", "kubectl sidecar doctor"}
 )
 
-// elsewhere are the pages whose commands another suite runs.
-var elsewhere = []string{
-	"first-policy.md", // test/e2e/guide_test.go, on a real node
-	"install-olm.md",  // test/e2e/olm_test.go, with a real OLM
+// elsewhere are the pages whose commands another suite runs, with the programs that it leaves to this one.
+var elsewhere = map[string][]string{
+	"docs/guides/first-policy.md": nil,                // test/e2e/guide_test.go, on a real node
+	"docs/guides/install-olm.md":  {"make", "docker"}, // test/e2e/olm_test.go, with a real OLM
 }
 
-// instead is what is run for the parts of a command that need a controller which an API server alone has not.
+// instead is what is run for the parts of a command that stand for something, or that need a controller which an API server
+// alone has not.
 var instead = strings.NewReplacer(
-	"POLICY", "log-agent", "NAME", "log-agent",
+	"POLICY", "log-agent", "NAME", "log-agent", "explain POD", "explain -n shop cart-5d4f8", "-f FILE", "-f policy.yaml",
+	"[REVISION] [REVISION]", "1 2", "[--to-revision R]", "--to-revision 1", "REVISION", "abcdefgh", "STEP", "canary",
 	"sidecarpolicies -w", "sidecarpolicies", "scp -w", "scp",
+	"status --watch", "status", // goes on until somebody ends it
 	"delete -f dist/install.yaml", "delete --dry-run=server -f dist/install.yaml", // a namespace needs its controller to go
-	"kubectl logs -n", "kubectl get -n", // no kubelet
+	"kubectl logs POD -c SIDECAR --previous", "kubectl get pod -n shop cart-5d4f8", "kubectl logs -n", "kubectl get -n", // no kubelet
 	" | grep -v Running", "", // no pods
 	"config/prometheus | kubectl apply --server-side -f -", "config/prometheus", // the kinds of the Prometheus operator are not there
 )
 
+// codes are the exit codes of commands that say something by it.
+var codes = map[string]int{
+	"kubectl sidecar plan":   2, // something would change
+	"kubectl sidecar doctor": 1, // no operator runs here
+}
+
 var _ = Describe("Commands", func() {
 	It("of the pages work", func() {
 		DeferCleanup(func() { Expect(server.Client.DeleteAllOf(ctx, &v1alpha1.SidecarPolicy{})).To(Succeed()) })
-		run := commandLine()
-		pages := files(".md")
-		Expect(run("kubectl apply --server-side -f dist/install.yaml")).To(Succeed())
-		ran, failed := 0, []string(nil)
-		for _, path := range slices.Sorted(maps.Keys(pages)) {
-			if slices.Contains(elsewhere, filepath.Base(path)) || filepath.Base(filepath.Dir(path)) == "design" {
-				continue
+		DeferCleanup(dropLimits)
+		shell := newCommandLine()
+		Expect(shell.run("kubectl apply --server-side -f dist/install.yaml", 0)).To(Succeed())
+		ran, failed := map[string]int{}, []string(nil)
+		for _, p := range pages() {
+			if strings.HasPrefix(p.name, filepath.Join("docs", "design")) {
+				continue // about how it is built, and what was tried
 			}
-			for _, line := range lines(pages[path]) {
-				world()
-				settle()
-				if err := run(line); err != nil {
-					failed = append(failed, path+": "+line)
+			for _, line := range lines(p) {
+				program, _, _ := strings.Cut(line, " ")
+				if left, found := elsewhere[p.name]; found && !slices.Contains(left, program) {
+					continue
 				}
-				ran++
+				ran[program]++
+				if err := shell.try(line); err != nil {
+					failed = append(failed, p.name+": "+line+": "+err.Error())
+				}
 			}
 		}
 		Expect(failed).To(BeEmpty())
-		Expect(ran).To(BeNumerically(">", 30))
+		Expect(ran["kubectl"]).To(BeNumerically(">", 60), "%v", ran)
+		Expect(ran["make"]).To(BeNumerically(">", 10), "%v", ran)
+	})
+
+	It("are read from blocks with all their lines, from examples of output, and from the text", func() {
+		p := parse("x.md", "```sh\nkubectl get x \\\n  -o y   # why\nmake z\n```\n```\n$ kubectl sidecar status\nPOLICY\n```\nAsk `kubectl describe\nx NAME`, `kubectl sidecar retry` or `make a`.\n")
+		Expect(lines(p)).To(Equal([]string{"kubectl get x -o y", "make z", "kubectl sidecar status", "kubectl describe x NAME", "make a"}))
 	})
 })
 
-// lines are the commands of kubectl in a page, in its order: of blocks, then of the text.
-func lines(page string) []string {
+// lines are the commands of a page: of its blocks, then of its text.
+func lines(p *page) []string {
 	var found []string
-	for _, block := range shell.FindAllStringSubmatch(page, -1) {
-		for line := range strings.Lines(block[1]) {
-			if line, _, _ = strings.Cut(strings.TrimSpace(line), "  #"); strings.HasPrefix(line, "kubectl ") {
-				found = append(found, strings.TrimSpace(line))
+	for _, block := range p.of("sh") {
+		for line := range strings.Lines(strings.ReplaceAll(block, "\\\n", " ")) {
+			if line, _, _ = strings.Cut(line, "  #"); strings.TrimSpace(line) != "" {
+				found = append(found, oneSpace(line))
 			}
 		}
 	}
-	for _, code := range inline.FindAllStringSubmatch(shell.ReplaceAllString(page, ""), -1) {
-		if line := strings.Join(strings.Fields(code[1]), " "); !fragment.MatchString(line) {
+	for _, block := range p.of("") {
+		line, _, _ := strings.Cut(strings.TrimPrefix(block, "$ "), "\n")
+		found = append(found, line)
+	}
+	for _, code := range inline.FindAllStringSubmatch(p.prose, -1) {
+		if line := oneSpace(code[1]); !fragment.MatchString(line) || slices.Contains(whole, line) {
 			found = append(found, line)
 		}
 	}
 	return found
 }
 
-// commandLine runs a command as an administrator, in the root of the tree.
-func commandLine() func(command string) error {
+func oneSpace(text string) string { return strings.Join(strings.Fields(text), " ") }
+
+// commandLine runs commands as an administrator, in the root of the tree.
+type commandLine struct {
+	env []string
+	// bin has kubectl-sidecar, file a policy.
+	bin, file string
+}
+
+func newCommandLine() *commandLine {
 	GinkgoHelper()
+	bin := GinkgoT().TempDir()
+	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "./cmd/kubectl-sidecar")
+	build.Dir = harness.Root()
+	out, err := build.CombinedOutput()
+	Expect(err).NotTo(HaveOccurred(), string(out))
 	kubeconfig := writeKubeconfig()
-	file := filepath.Join(filepath.Dir(kubeconfig), "policy.yaml")
 	text, err := os.ReadFile(filepath.Join(harness.Root(), "config", "samples", "fleet_v1alpha1_sidecarpolicy.yaml"))
 	Expect(err).NotTo(HaveOccurred())
+	file := filepath.Join(filepath.Dir(kubeconfig), "policy.yaml")
 	Expect(os.WriteFile(file, text, 0o600)).To(Succeed())
-	return func(command string) error {
-		command = strings.ReplaceAll(instead.Replace(command), " policy.yaml", " "+file)
-		shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", command)
-		shell.Dir = harness.Root()
-		shell.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "KUBE_EDITOR=true",
-			"PATH="+os.Getenv("KUBEBUILDER_ASSETS")+":"+os.Getenv("PATH"))
-		out, err := shell.CombinedOutput()
-		GinkgoWriter.Println("$", command+"\n"+string(out))
-		return err
-	}
+	return &commandLine{bin: bin, file: file, env: append(os.Environ(), "KUBECONFIG="+kubeconfig, "KUBE_EDITOR=true",
+		"PATH="+bin+":"+os.Getenv("KUBEBUILDER_ASSETS")+":"+os.Getenv("PATH"))}
 }
 
-// world is what the pages speak of: a policy, and the workload cart of the namespace shop with its report.
-func world() {
+// try runs a command of a page, or as much of it as can be done in a test.
+func (c *commandLine) try(line string) error {
 	GinkgoHelper()
-	deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart"}, Spec: appsv1.DeploymentSpec{
-		Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "cart"}},
-		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "cart"}},
-			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "app:v1"}}}},
-	}}
-	report := &v1alpha1.SidecarReport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "deployment-cart"},
-		Workload: v1alpha1.WorkloadReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "cart"},
-		State:    v1alpha1.ReportCurrent, Since: metav1.Now(), WrittenAt: metav1.Now(), Pods: v1alpha1.ReportCounts{Selected: 1},
-		Policies: []v1alpha1.ReportedPolicy{{Policy: "log-agent", Revision: "4be31a0c7d", State: v1alpha1.ReportCurrent, Since: metav1.Now(), Pods: v1alpha1.ReportCounts{Selected: 1}}}}
-	for _, object := range []client.Object{
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}, deployment, report, harness.Policy("log-agent", "x", "agent:v1"),
-	} {
-		Expect(client.IgnoreAlreadyExists(server.Client.Create(ctx, object))).To(Succeed(), object.GetName())
+	words := strings.Fields(line)
+	switch {
+	case words[0] == "kubectl":
+		return c.kubectl(line)
+	case words[0] == "make" || len(words) > 1 && words[1] == "make":
+		return c.run(strings.Replace(line, "make ", "make --dry-run ", 1), 0)
+	case strings.HasPrefix(line, "go run ./hack/cluster/cmd/cluster push "): // it has no flags of its own
+		return c.run("ls "+words[5], 0)
+	case strings.HasPrefix(line, "go run "):
+		return c.run(line+" -h", 0) // what stands before it is read all the same
+	case strings.HasPrefix(line, "go test "):
+		return c.run(strings.Replace(line, "go test ", "go list ", 1), 0)
+	case words[0] == "install":
+		return c.run(strings.NewReplacer(" bin/", " "+c.bin+"/", "/usr/local/bin/", filepath.Dir(c.file)).Replace(line), 0)
+	case strings.HasPrefix(line, "docker build -f bin/catalog.Dockerfile "): // `make catalog` writes it, with a test of its own
+		return nil
 	}
+	return errors.New("nothing here knows how to try this: say it in test/envtest/docs/commands_test.go")
 }
 
-// settle writes what controllers would have written in the end.
-func settle() {
+// kubectl runs a command in the situation that it is for.
+func (c *commandLine) kubectl(line string) error {
 	GinkgoHelper()
-	var policies v1alpha1.SidecarPolicyList
-	Expect(server.Client.List(ctx, &policies)).To(Succeed())
-	for i := range policies.Items {
-		policy := &policies.Items[i]
-		policy.Status.ObservedGeneration = policy.Generation
-		policy.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue,
-			Reason: "Complete", ObservedGeneration: policy.Generation, LastTransitionTime: metav1.Now()}}
-		Expect(server.Client.Status().Update(ctx, policy)).To(Succeed())
+	line = strings.ReplaceAll(instead.Replace(line), " policy.yaml", " "+c.file)
+	words := strings.Fields(line)
+	command := strings.Join(words[:min(3, len(words))], " ")
+	world()
+	situation := situations[line]
+	if situation == nil {
+		situation = situations[command]
 	}
-	var deployments appsv1.DeploymentList
-	Expect(server.Client.List(ctx, &deployments)).To(Succeed())
-	for i := range deployments.Items {
-		d := &deployments.Items[i]
-		want := *d.Spec.Replicas
-		d.Status = appsv1.DeploymentStatus{ObservedGeneration: d.Generation, Replicas: want, UpdatedReplicas: want, ReadyReplicas: want, AvailableReplicas: want}
-		Expect(server.Client.Status().Update(ctx, d)).To(Succeed())
+	settle(situation)
+	return c.run(line, codes[command])
+}
+
+// run fails where the command does not end with that exit code.
+func (c *commandLine) run(command string, code int) error {
+	shell := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", command)
+	shell.Dir, shell.Env = harness.Root(), c.env
+	out, err := shell.CombinedOutput()
+	GinkgoWriter.Println("$", command+"\n"+string(out))
+	if shell.ProcessState != nil && shell.ProcessState.ExitCode() == code {
+		return nil
 	}
+	if err == nil {
+		err = errors.New("exit code 0")
+	}
+	return errors.Join(err, errors.New(string(out)))
 }

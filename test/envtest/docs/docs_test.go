@@ -3,16 +3,17 @@
 package docs
 
 import (
-	"bytes"
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
-	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,12 +23,14 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/yaml"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/yaml"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
@@ -67,20 +70,29 @@ func olmCRDs() string {
 	return filepath.Join(downloaded.Dir, "crds")
 }
 
-var fence = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```")
-
 var _ = Describe("YAML", func() {
 	It("of the pages is taken by the API server", func() {
-		blocks := 0
-		for path, text := range files(".md") {
-			for _, match := range fence.FindAllStringSubmatch(text, -1) {
-				for _, object := range decode(match[1]) {
-					blocks++
-					tryOut(path, object)
+		objects, parts := 0, 0
+		for _, p := range pages() {
+			var last *v1alpha1.SidecarPolicy
+			for _, text := range p.of("yaml") {
+				for _, object := range decode(text) {
+					switch {
+					case object.GetKind() != "":
+						tryOut(p.name, object)
+						objects++
+					case object.Object["metadata"] != nil:
+						tryOverride(p.name, object, last)
+						parts++
+					default:
+						last = tryPart(p.name, object)
+						parts++
+					}
 				}
 			}
 		}
-		Expect(blocks).To(BeNumerically(">=", 5), "YAML blocks with an object found in the pages")
+		Expect(objects).To(BeNumerically(">=", 10), "YAML blocks with an object found in the pages")
+		Expect(parts).To(BeNumerically(">=", 15), "YAML blocks with a part of a policy found in the pages")
 	})
 
 	It("of the samples is taken by the API server", func() {
@@ -109,9 +121,6 @@ var _ = Describe("YAML", func() {
 // tryOut creates an object as a dry run, in a namespace that is there. A field that is not known is an error.
 func tryOut(path string, object *unstructured.Unstructured) {
 	GinkgoHelper()
-	if object.GetKind() == "" {
-		return // a part of something
-	}
 	if name := object.GetNamespace(); name != "" {
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		Expect(client.IgnoreAlreadyExists(server.Client.Create(ctx, namespace))).To(Succeed())
@@ -121,6 +130,38 @@ func tryOut(path string, object *unstructured.Unstructured) {
 		err = client.IgnoreAlreadyExists(err)
 	}
 	Expect(err).NotTo(HaveOccurred(), "%s: %s %s", path, object.GetKind(), object.GetName())
+}
+
+// tryPart completes a part of a policy, which begins at the spec or at a field of it, and creates the policy as a dry run.
+func tryPart(path string, part *unstructured.Unstructured) *v1alpha1.SidecarPolicy {
+	GinkgoHelper()
+	whole, err := runtime.DefaultUnstructuredConverter.ToUnstructured(harness.Policy("log-agent", "x", "agent:v1"))
+	Expect(err).NotTo(HaveOccurred())
+	delete(whole, "status")
+	fields := part.Object
+	if spec, ok := fields["spec"].(map[string]any); ok {
+		Expect(fields).To(HaveLen(1), "%s: a part begins at the spec, or at fields of it", path)
+		fields = spec
+	}
+	maps.Copy(whole["spec"].(map[string]any), fields)
+	object := &unstructured.Unstructured{Object: whole}
+	object.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("SidecarPolicy"))
+	tryOut(path+": "+strings.Join(slices.Sorted(maps.Keys(fields)), ", "), object)
+	policy := &v1alpha1.SidecarPolicy{}
+	Expect(runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, policy)).To(Succeed(), path)
+	return policy
+}
+
+// tryOverride gives a pod the metadata of a page, which override what the policy before it in the page lets be overridden.
+func tryOverride(path string, part *unstructured.Unstructured, policy *v1alpha1.SidecarPolicy) {
+	GinkgoHelper()
+	pod := &corev1.Pod{}
+	Expect(runtime.DefaultUnstructuredConverter.FromUnstructured(part.Object, pod)).To(Succeed(), path)
+	Expect(pod.Annotations).To(HaveKey(v1alpha1.OverrideAnnotation(policy.Name)), path)
+	pod.Spec.Containers = []corev1.Container{{Name: "app", Image: "app:v1"}}
+	r := revision.Next(nil, policy.Spec.Template)
+	additions, conflicts := inject.Render(pod, policy.Name, &r, policy.Spec.Injection.Overrides...)
+	Expect(append(conflicts, additions.Ignored...)).To(BeEmpty(), path)
 }
 
 // tryPod creates a pod with the sidecars of a policy as a dry run: the schema of policies does not know all that
@@ -143,38 +184,23 @@ func tryPod(path string, object *unstructured.Unstructured) {
 	Expect(server.Client.Create(ctx, pod, client.DryRunAll)).To(Succeed(), path)
 }
 
+// decode reads documents of YAML. A key that is there twice is an error.
 func decode(text string) []*unstructured.Unstructured {
 	GinkgoHelper()
 	var objects []*unstructured.Unstructured
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096)
+	reader := utilyaml.NewYAMLReader(bufio.NewReader(strings.NewReader(text)))
 	for {
-		object := &unstructured.Unstructured{}
-		err := decoder.Decode(&object.Object)
+		document, err := reader.Read()
 		if errors.Is(err, io.EOF) {
 			return objects
 		}
 		Expect(err).NotTo(HaveOccurred(), text)
+		object := &unstructured.Unstructured{}
+		data, err := yaml.YAMLToJSONStrict(document)
+		Expect(err).NotTo(HaveOccurred(), text)
+		Expect(utiljson.Unmarshal(data, &object.Object)).To(Succeed(), text)
 		objects = append(objects, object)
 	}
-}
-
-// files are the README and the pages under docs.
-func files(extension string) map[string]string {
-	GinkgoHelper()
-	texts := map[string]string{}
-	read := func(path string) {
-		text, err := os.ReadFile(path)
-		Expect(err).NotTo(HaveOccurred())
-		texts[path] = string(text)
-	}
-	read(filepath.Join(harness.Root(), "README.md"))
-	Expect(filepath.WalkDir(filepath.Join(harness.Root(), "docs"), func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() && filepath.Ext(path) == extension {
-			read(path)
-		}
-		return err
-	})).To(Succeed())
-	return texts
 }
 
 // command is a kubectl command in a table.
