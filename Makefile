@@ -10,6 +10,9 @@ BUNDLE_IMG ?= ghcr.io/sidecar-dev/sidecar-operator-bundle:v$(VERSION)
 BUNDLE_IMGS ?= ghcr.io/sidecar-dev/{{.Package}}-bundle:v{{.Version}}
 # The bundles of a catalog, the oldest first.
 BUNDLES ?= $(CURDIR)/bundle
+# What the manager's image is built with and from, as arguments of its Dockerfile; empty takes the tags that stand there.
+GO_IMAGE ?=
+BASE_IMAGE ?=
 KUBECTL ?= kubectl
 # The name or address of this machine as the API server sees it, for `make run`.
 WEBHOOK_HOST ?= 127.0.0.1
@@ -102,8 +105,12 @@ run: ## Run the manager here, against the cluster of the current kubeconfig, who
 	  --metrics-bind-address=127.0.0.1:8080 --metrics-secure=false
 
 .PHONY: docker-build
-docker-build: ## Build the manager's image; IMG names it
-	$(CONTAINER_TOOL) build -t $(IMG) .
+docker-build: ## Build the manager's image; IMG names it, GO_IMAGE and BASE_IMAGE what it is made of
+	$(CONTAINER_TOOL) build $(if $(GO_IMAGE),--build-arg GO_IMAGE='$(GO_IMAGE)') $(if $(BASE_IMAGE),--build-arg BASE_IMAGE='$(BASE_IMAGE)') -t $(IMG) .
+
+.PHONY: pin
+pin: ## Name the manager's image by its digest in all manifests: IMG=...:v1.2.3@sha256:..., then make dist bundle
+	$(BUNDLE) pin '$(CURDIR)/config/manager/kustomization.yaml' '$(IMG)'
 
 .PHONY: dist install.yaml
 dist: manifests ## Write dist/install.yaml, the whole installation in one file

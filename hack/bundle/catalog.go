@@ -118,7 +118,8 @@ func writeCatalog(config *declcfg.DeclarativeConfig, out, packageName string) er
 
 // catalogDockerfile has opm prepare its cache when the image is built, or every start would take the time.
 const catalogDockerfile = `# The image of the catalog, written by "make catalog".
-FROM %s
+ARG OPM_IMAGE=%s
+FROM ${OPM_IMAGE}
 ENTRYPOINT ["/bin/opm"]
 CMD ["serve", "/configs", "--cache-dir=/tmp/cache"]
 COPY %s /configs

@@ -69,17 +69,17 @@ func related(containers []container) []any {
 	return list
 }
 
-// versionOf reads the version from the tag of the operator's image, so that it is written in one place.
+// versionOf reads the version from the tag of the operator's image, so that it is written in one place. An image that is pinned
+// by its digest has the tag before it.
 func versionOf(containers []container) (string, error) {
 	if len(containers) == 0 {
 		return "", fmt.Errorf("the Deployment has no containers")
 	}
-	image := containers[0].image
-	_, tag, found := strings.Cut(image[strings.LastIndex(image, "/")+1:], ":v")
-	if !found || strings.Contains(image, "@") {
-		return "", fmt.Errorf("the version is read from the tag of the image %q: write one like :v1.2.3", image)
+	parts := reference.FindStringSubmatch(containers[0].image)
+	if parts == nil {
+		return "", fmt.Errorf("the version is read from the tag of the image %q: write one like :v1.2.3, or :v1.2.3@sha256:...", containers[0].image)
 	}
-	return tag, nil
+	return strings.TrimPrefix(parts[2], "v"), nil
 }
 
 func (p *parts) annotate(csv *unstructured.Unstructured, images []container) error {

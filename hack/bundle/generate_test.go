@@ -191,6 +191,34 @@ func TestClusterServiceVersion(t *testing.T) {
 	}
 }
 
+func TestPinnedImage(t *testing.T) {
+	const image = "registry.example:5000/demo:v1.2.3@" + digest
+	b, err := generateFrom(t, strings.Replace(installation, "registry.example:5000/demo:v1.2.3", image, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csv := unstructured.Unstructured{Object: b.files["manifests/demo.clusterserviceversion.yaml"].(map[string]any)}
+	if got, want := csv.GetName(), "demo.v1.2.3"; got != want {
+		t.Errorf("name %q, want %q", got, want)
+	}
+	if got := csv.GetAnnotations()["containerImage"]; got != image {
+		t.Errorf("containerImage %s", got)
+	}
+	related, _, _ := unstructured.NestedSlice(csv.Object, "spec", "relatedImages")
+	if diff := cmp.Diff([]any{map[string]any{"name": "manager", "image": image}}, related); diff != "" {
+		t.Errorf("relatedImages (-want +got):\n%s", diff)
+	}
+	deployments, _, _ := unstructured.NestedSlice(csv.Object, "spec", "install", "spec", "deployments")
+	if diff := cmp.Diff([]any{map[string]any{"name": "manager", "image": image}}, containersOf(deployments[0])); diff != "" {
+		t.Errorf("containers (-want +got):\n%s", diff)
+	}
+}
+
+func containersOf(deployment any) []any {
+	containers, _, _ := unstructured.NestedSlice(deployment.(map[string]any), "spec", "template", "spec", "containers")
+	return containers
+}
+
 func TestGenerateRefuses(t *testing.T) {
 	replaced := func(before, after string) string {
 		if !strings.Contains(installation, before) {
@@ -209,7 +237,8 @@ func TestGenerateRefuses(t *testing.T) {
 		"nothing bound":              {replaced("subjects: [{kind: ServiceAccount, name: manager,", "subjects: [{kind: ServiceAccount, name: other,"), "no ClusterRoleBinding names"},
 		"a role that is not there":   {replaced("kind: ClusterRole, name: manager-role", "kind: ClusterRole, name: gone"), `there is no ClusterRole "gone"`},
 		"an image without a version": {replaced("demo:v1.2.3", "demo:latest"), "write one like :v1.2.3"},
-		"an image by digest":         {replaced("demo:v1.2.3", "demo:v1.2.3@sha256:00"), "write one like :v1.2.3"},
+		"an image by digest alone":   {replaced("demo:v1.2.3", "demo@"+digest), "write one like :v1.2.3"},
+		"an image by half a digest":  {replaced("demo:v1.2.3", "demo:v1.2.3@sha256:00"), "write one like :v1.2.3"},
 		"an unknown field":           {replaced("{path: size.height}", "{path: size.width}"), "spec.size.width is described, and does not exist"},
 		"an unknown status":          {replaced("{path: phase}", "{path: faze}"), "status.faze is described, and does not exist"},
 		"a field that is not described": {

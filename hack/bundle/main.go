@@ -1,8 +1,9 @@
-// Command bundle makes the OLM bundle of the operator from its manifests, and catalogs of bundles. `make bundle` and
-// `make catalog` run it.
+// Command bundle makes the OLM bundle of the operator from its manifests, and catalogs of bundles. `make bundle`,
+// `make catalog` and `make pin` run it.
 //
 //	kustomize build config/manifests | bundle generate -dir . -icon config/manifests/icon.svg
 //	bundle validate bundle
+//	bundle pin config/manager/kustomization.yaml ghcr.io/example/operator:v1.2.3@sha256:...
 //	bundle catalog -out bin/catalog -images 'ghcr.io/example/{{.Package}}-bundle:v{{.Version}}' bundle
 //
 // It has a module of its own, since OLM's libraries have many dependencies and hold back the versions of others.
@@ -27,7 +28,7 @@ func main() {
 	}
 }
 
-var errUsage = errors.New("usage: bundle generate | validate | catalog; -h after one of them lists its flags")
+var errUsage = errors.New("usage: bundle generate | validate | catalog | pin; -h after one of them lists its flags")
 
 func run(args []string, stdin io.Reader) error {
 	if len(args) == 0 {
@@ -40,6 +41,8 @@ func run(args []string, stdin io.Reader) error {
 		return runValidate(args)
 	case "catalog":
 		return runCatalog(args)
+	case "pin":
+		return runPin(args)
 	default:
 		return errUsage
 	}
@@ -72,6 +75,13 @@ func runValidate(args []string) error {
 		return errors.New("usage: bundle validate <folder of the bundle>")
 	}
 	return validate(args[0])
+}
+
+func runPin(args []string) error {
+	if len(args) != 2 {
+		return errors.New("usage: bundle pin <kustomization> <image with version and digest>")
+	}
+	return pin(args[0], args[1])
 }
 
 func runCatalog(args []string) error {
