@@ -129,8 +129,8 @@ type ReportedPolicy struct {
 // +kubebuilder:printcolumn:name="PODS",type=integer,JSONPath=`.pods.selected`
 // +kubebuilder:printcolumn:name="UPDATED",type=integer,JSONPath=`.pods.updated`
 // +kubebuilder:printcolumn:name="READY",type=integer,JSONPath=`.pods.ready`
-// +kubebuilder:printcolumn:name="FAILED",type=integer,JSONPath=`.pods.failed`
-// +kubebuilder:printcolumn:name="MISSING",type=integer,JSONPath=`.pods.missing`
+// +kubebuilder:printcolumn:name="FAILED",type=integer,priority=1,JSONPath=`.pods.failed`
+// +kubebuilder:printcolumn:name="MISSING",type=integer,priority=1,JSONPath=`.pods.missing`
 // +kubebuilder:printcolumn:name="SINCE",type=date,JSONPath=`.since`
 // +kubebuilder:printcolumn:name="REASON",type=string,JSONPath=`.reason`
 // +kubebuilder:printcolumn:name="MESSAGE",type=string,priority=1,JSONPath=`.message`

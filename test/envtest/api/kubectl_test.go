@@ -1,8 +1,14 @@
 package api
 
 import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -41,13 +47,7 @@ var _ = Describe("kubectl", func() {
 		}
 		Expect(server.Client.Status().Update(ctx, policy)).To(Succeed())
 
-		table := tableOf("sidecarpolicies", policy.Name)
-		Expect(table.Rows).To(HaveLen(1))
-		row := map[string]any{}
-		for i, column := range table.ColumnDefinitions {
-			row[column.Name] = table.Rows[0].Cells[i]
-		}
-		Expect(row).To(And(
+		Expect(rowOf(tableOf("sidecarpolicies", "", policy.Name))).To(And(
 			HaveKeyWithValue("Name", "columns"),
 			HaveKeyWithValue("PHASE", "Progressing"),
 			HaveKeyWithValue("SELECTED", BeNumerically("==", 7)),
@@ -60,6 +60,23 @@ var _ = Describe("kubectl", func() {
 		))
 	})
 
+	It("shows reports of workloads with long names, in all namespaces, on 120 characters", func() {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "payments-eu"}}
+		Expect(server.Client.Create(ctx, namespace)).To(Succeed())
+		report := &v1alpha1.SidecarReport{ObjectMeta: metav1.ObjectMeta{Namespace: namespace.Name, Name: "deployment-" + strings.Repeat("a", 26)},
+			Workload: v1alpha1.WorkloadReference{APIVersion: "apps/v1", Kind: "Deployment", Name: strings.Repeat("a", 26)},
+			State:    v1alpha1.ReportUpdating, Reason: v1alpha1.ReasonContainerNameConflict, Message: "pod web: it has a container of that name",
+			Since:     metav1.NewTime(time.Now().Add(-47 * time.Hour)),
+			WrittenAt: metav1.Now(), Pods: v1alpha1.ReportCounts{Selected: 10000, Updated: 10000, Ready: 10000, Failed: 3, Missing: 4},
+			Policies: []v1alpha1.ReportedPolicy{{Policy: "x", Revision: "r", State: v1alpha1.ReportUpdating, Since: metav1.Now(), Pods: v1alpha1.ReportCounts{Selected: 1}}}}
+		Expect(server.Client.Create(ctx, report)).To(Succeed())
+
+		table := tableOf("sidecarreports", namespace.Name, report.Name)
+		Expect(rowOf(table)).To(And(HaveKeyWithValue("STATE", "Updating"), HaveKeyWithValue("UPDATED", BeNumerically("==", 10000)), HaveKeyWithValue("READY", BeNumerically("==", 10000)),
+			HaveKeyWithValue("REASON", "ContainerNameConflict"), HaveKeyWithValue("FAILED", BeNumerically("==", 3)), HaveKeyWithValue("MISSING", BeNumerically("==", 4))))
+		Expect(widthOf(table, namespace.Name)).To(BeNumerically("<=", 120))
+	})
+
 	It("can't write the status with the spec", func() {
 		policy := harness.Policy("status-with-spec", "x", "agent:v1")
 		policy.Status.Phase = v1alpha1.PhaseComplete
@@ -69,8 +86,35 @@ var _ = Describe("kubectl", func() {
 	})
 })
 
+// rowOf is the only row of a table, by the names of the columns.
+func rowOf(table *metav1.Table) map[string]any {
+	GinkgoHelper()
+	Expect(table.Rows).To(HaveLen(1))
+	row := map[string]any{}
+	for i, column := range table.ColumnDefinitions {
+		row[column.Name] = table.Rows[0].Cells[i]
+	}
+	return row
+}
+
+// widthOf is how wide kubectl get -A draws a table: of each column the widest cell or the heading, and three blanks between them.
+func widthOf(table *metav1.Table, namespace string) int {
+	width := max(len("NAMESPACE"), len(namespace))
+	for i, column := range table.ColumnDefinitions {
+		if column.Priority > 0 {
+			continue // with -o wide
+		}
+		cell := fmt.Sprint(table.Rows[0].Cells[i])
+		if number, ok := table.Rows[0].Cells[i].(float64); ok {
+			cell = strconv.Itoa(int(number))
+		}
+		width += 3 + max(len(column.Name), len(cell))
+	}
+	return width
+}
+
 // tableOf asks for an object as kubectl get does.
-func tableOf(resource, name string) *metav1.Table {
+func tableOf(resource, namespace, name string) *metav1.Table {
 	GinkgoHelper()
 	scheme := runtime.NewScheme()
 	Expect(metav1.AddMetaToScheme(scheme)).To(Succeed())
@@ -81,7 +125,7 @@ func tableOf(resource, name string) *metav1.Table {
 	client, err := rest.RESTClientFor(config)
 	Expect(err).NotTo(HaveOccurred())
 	table := &metav1.Table{}
-	Expect(client.Get().Resource(resource).Name(name).
+	Expect(client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(resource).Name(name).
 		SetHeader("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io").Do(ctx).Into(table)).To(Succeed())
 	return table
 }
