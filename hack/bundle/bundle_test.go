@@ -24,7 +24,7 @@ func TestValidate(t *testing.T) {
 		"an error of the bundle's format":    {"metadata/annotations.yaml", "registry+v1", "plain+v1", "mediatype"},
 		"a scorecard with an unknown field":  {"tests/scorecard/config.yaml", "stages:", "phases:", "unknown field"},
 		"a manifest that OLM can't install":  {"manifests/sidecar-operator-webhook-service_service.yaml", "kind: Service", "kind: Ingress", "Ingress"},
-		"a kind of people without example":   {"manifests/sidecar-operator.clusterserviceversion.yaml", "\n      kind: SidecarReport\n", "\n      kind: Thing\n", "Kind=Thing: provided API should have an example"},
+		"a kind of people without example":   {"manifests/sidecar-operator.clusterserviceversion.yaml", `"kind": "SidecarReport"`, `"kind": "SidecarPolicy"`, "Kind=SidecarReport: provided API should have an example"},
 		"an example that has no spec":        {"manifests/sidecar-operator.clusterserviceversion.yaml", `"spec": {`, `"contents": {`, "has no spec"},
 		"an example of a kind without owner": {"manifests/sidecar-operator.clusterserviceversion.yaml", `"kind": "SidecarPolicy"`, `"kind": "Policy"`, "example must have a provided API"},
 	} {

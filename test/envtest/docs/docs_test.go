@@ -118,6 +118,19 @@ var _ = Describe("YAML", func() {
 	})
 })
 
+var _ = It("takes the examples that the bundle has beside the samples", func() {
+	paths, err := filepath.Glob(filepath.Join(harness.Root(), "config", "manifests", "examples", "*.yaml"))
+	Expect(err).NotTo(HaveOccurred())
+	Expect(paths).NotTo(BeEmpty())
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		Expect(err).NotTo(HaveOccurred())
+		for _, object := range decode(string(text)) {
+			tryOut(path, object)
+		}
+	}
+})
+
 // tryOut creates an object as a dry run, in a namespace that is there. A field that is not known is an error.
 func tryOut(path string, object *unstructured.Unstructured) {
 	GinkgoHelper()
