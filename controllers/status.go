@@ -271,12 +271,9 @@ func isReady(p *pass) finding {
 		return finding{no, why.reason, why.message}
 	case c.Stale > 0:
 		return finding{no, v1alpha1.ReasonStalePods, staleMessage(s)}
-	case p.injecting.holds != yes && !p.policy.Spec.Injection.Paused:
-		return finding{no, p.injecting.reason, p.injecting.message}
-	case p.injecting.reason == v1alpha1.ReasonWaitingForAPIServer:
-		return finding{no, p.injecting.reason, p.injecting.message}
-	case p.injectsOther:
-		return finding{no, v1alpha1.ReasonWaitingForAPIServer, "new pods get what they got before the last change, until the API server acts on it"}
+	}
+	if trouble, found := newPodsTrouble(p); found {
+		return trouble
 	}
 	message := fmt.Sprintf("%d pods run the target revision", c.Updated)
 	if c.Exempt > 0 {
@@ -290,6 +287,19 @@ func isReady(p *pass) finding {
 	return finding{yes, v1alpha1.ReasonComplete, message}
 }
 
+// newPodsTrouble is what keeps new pods from getting what they should, as far as the author wants that.
+func newPodsTrouble(p *pass) (finding, bool) {
+	switch {
+	case p.policy.Spec.Injection.Paused:
+		return finding{}, false
+	case p.injecting.holds != yes || p.injecting.reason == v1alpha1.ReasonWaitingForAPIServer:
+		return finding{no, p.injecting.reason, p.injecting.message}, true
+	case p.injectsOther:
+		return finding{no, v1alpha1.ReasonWaitingForAPIServer, "new pods get what they got before the last change, until the API server acts on it"}, true
+	}
+	return finding{}, false
+}
+
 // staleMessage says how many pods need a person, or their owners, to be recreated.
 func staleMessage(s *rollout.Summary) string {
 	message := fmt.Sprintf("%d pods lack template changes that can't be made in a running pod: recreate them (kubectl rollout restart) to bring them up to date", s.Counts.Stale)
@@ -301,6 +311,7 @@ func staleMessage(s *rollout.Summary) string {
 
 // announce sends an event for each thing that the write made known.
 func (r *SidecarPolicyReconciler) announce(policy *v1alpha1.SidecarPolicy, before, after *v1alpha1.SidecarPolicyStatus) {
+	r.announceSteering(policy, before, after)
 	r.announceRollout(policy, before, after)
 	for _, kind := range []string{v1alpha1.ConditionAccepted, v1alpha1.ConditionDegraded} {
 		was, is := meta.FindStatusCondition(before.Conditions, kind), meta.FindStatusCondition(after.Conditions, kind)
@@ -322,29 +333,36 @@ var phaseReasons = map[v1alpha1.Phase]v1alpha1.Reason{
 	v1alpha1.PhaseRolledBack:       v1alpha1.ReasonRolledBack,
 }
 
-// announceRollout tells of the target, its steps and its end, and of what people said to them.
-func (r *SidecarPolicyReconciler) announceRollout(policy *v1alpha1.SidecarPolicy, before, after *v1alpha1.SidecarPolicyStatus) {
-	tell := func(reason v1alpha1.Reason, note string, args ...any) {
-		r.event(policy, corev1.EventTypeNormal, reason, "RollOut", note, args...)
-	}
+// announceSteering tells of what people said to a roll-out.
+func (r *SidecarPolicyReconciler) announceSteering(policy *v1alpha1.SidecarPolicy, before, after *v1alpha1.SidecarPolicyStatus) {
+	sameTarget, resumed := after.TargetRevision == before.TargetRevision, before.Phase == v1alpha1.PhasePaused && after.Phase != v1alpha1.PhasePaused
 	if after.HandledRetry != before.HandledRetry {
-		tell(v1alpha1.ReasonRetried, "revision %s is tried again, as the annotation %s asks", after.TargetRevision, v1alpha1.RetryAnnotation)
+		r.tell(policy, v1alpha1.ReasonRetried, "revision %s is tried again, as the annotation %s asks", after.TargetRevision, v1alpha1.RetryAnnotation)
 	}
-	if after.TargetRevision != before.TargetRevision && policy.Spec.Rollout.Revision != "" {
-		tell(v1alpha1.ReasonUndone, "revision %s is the target, as spec.rollout.revision asks", after.TargetRevision)
+	if !sameTarget && policy.Spec.Rollout.Revision != "" {
+		r.tell(policy, v1alpha1.ReasonUndone, "revision %s is the target, as spec.rollout.revision asks", after.TargetRevision)
 	}
+	if sameTarget && resumed && !policy.Spec.Rollout.Paused {
+		r.tell(policy, v1alpha1.ReasonResumed, "revision %s: the roll-out goes on", after.TargetRevision)
+	}
+}
+
+// tell sends an event about a roll-out.
+func (r *SidecarPolicyReconciler) tell(policy *v1alpha1.SidecarPolicy, reason v1alpha1.Reason, note string, args ...any) {
+	r.event(policy, corev1.EventTypeNormal, reason, "RollOut", note, args...)
+}
+
+// announceRollout tells of the target, its steps and its end.
+func (r *SidecarPolicyReconciler) announceRollout(policy *v1alpha1.SidecarPolicy, before, after *v1alpha1.SidecarPolicyStatus) {
 	if begun := after.Step; begun != nil && !sameStep(before, after) {
-		tell(v1alpha1.ReasonStepStarted, "revision %s: step %s%s", after.TargetRevision, begun.Name, byHand(policy, before))
+		r.tell(policy, v1alpha1.ReasonStepStarted, "revision %s: step %s%s", after.TargetRevision, begun.Name, byHand(policy, before))
 	}
 	if reason := phaseReasons[after.Phase]; reason != "" && after.Phase != before.Phase {
 		progressing := meta.FindStatusCondition(after.Conditions, v1alpha1.ConditionProgressing)
-		tell(reason, "%s", progressing.Message)
-	}
-	if before.Phase == v1alpha1.PhasePaused && after.Phase != v1alpha1.PhasePaused && !policy.Spec.Rollout.Paused && after.TargetRevision == before.TargetRevision {
-		tell(v1alpha1.ReasonResumed, "revision %s: the roll-out goes on", after.TargetRevision)
+		r.tell(policy, reason, "%s", progressing.Message)
 	}
 	if after.StableRevision != before.StableRevision {
-		tell(v1alpha1.ReasonRolloutComplete, "revision %s is the stable one%s", after.StableRevision, byHand(policy, before))
+		r.tell(policy, v1alpha1.ReasonRolloutComplete, "revision %s is the stable one%s", after.StableRevision, byHand(policy, before))
 	}
 }
 

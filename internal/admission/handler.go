@@ -169,6 +169,26 @@ func (i *Injector) selectingBy(ctx context.Context, reader client.Reader, v *rev
 		return nil, fmt.Errorf("reading namespace %s: %w", v.request.Namespace, err)
 	}
 	v.namespace = namespace.Labels
+	selected, err := i.registered(ctx, reader, v)
+	if err != nil {
+		return nil, err
+	}
+	list := &v1alpha1.SidecarPolicyList{}
+	if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("reading the policies: %w", err)
+	}
+	var policies []*v1alpha1.SidecarPolicy
+	for j := range list.Items {
+		if policy := &list.Items[j]; selected[policy.Name] && policy.Status.TargetRevision != "" {
+			policies = append(policies, policy)
+		}
+	}
+	slices.SortFunc(policies, func(a, b *v1alpha1.SidecarPolicy) int { return strings.Compare(a.Name, b.Name) })
+	return policies, nil
+}
+
+// registered names the policies of which a registration selects the pod.
+func (i *Injector) registered(ctx context.Context, reader client.Reader, v *review) (map[string]bool, error) {
 	registrations := &admissionregistrationv1.MutatingWebhookConfigurationList{}
 	if err := reader.List(ctx, registrations, client.HasLabels{v1alpha1.PolicyLabel}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("reading the registrations: %w", err)
@@ -183,19 +203,7 @@ func (i *Injector) selectingBy(ctx context.Context, reader client.Reader, v *rev
 			selected[registrations.Items[j].Labels[v1alpha1.PolicyLabel]] = true
 		}
 	}
-	list := &v1alpha1.SidecarPolicyList{}
-	if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
-		return nil, fmt.Errorf("reading the policies: %w", err)
-	}
-	var policies []*v1alpha1.SidecarPolicy
-	for j := range list.Items {
-		policy := &list.Items[j]
-		if selected[policy.Name] && policy.Status.TargetRevision != "" {
-			policies = append(policies, policy)
-		}
-	}
-	slices.SortFunc(policies, func(a, b *v1alpha1.SidecarPolicy) int { return strings.Compare(a.Name, b.Name) })
-	return policies, nil
+	return selected, nil
 }
 
 // answer adds what one policy has to say. The error refuses the pod.

@@ -279,10 +279,8 @@ func (p *PodState) judgeSidecars(injected *v1alpha1.InjectionRecord, view *View,
 	p.Label, p.Born, p.Given = label, injected.Revision, given(label, upgrade)
 
 	p.Images = withRunning(imageChanges(pod, injected.Sidecars, &view.Target.Template), upgrade)
-	if p.Stale = stale.of(injected.Revision); p.Stale != "" {
-		p.Surplus = surplus(injected, &view.Target.Template)
-		p.TakeOut = view.TakesOut && len(p.Surplus) > 0
-	}
+	p.Stale = stale.of(injected.Revision)
+	p.findSurplus(injected, view)
 	p.restart(injected.Sidecars, p.Given, view)
 	p.keepFromOldKubelet()
 	p.resize(sizes.due(pod, injected, p.Given, upgrade))
@@ -417,16 +415,19 @@ func (s staleness) compare(born string) string {
 	return strings.Join(revision.Compare(&from.Template, &s.view.Target.Template).Fixed, ", ")
 }
 
-// surplus are the containers of a record that a template has no more.
-func surplus(injected *v1alpha1.InjectionRecord, template *v1alpha1.SidecarTemplate) []string {
-	var names []string
+// findSurplus finds the containers that the policy put into the pod, and that the target has no more.
+func (p *PodState) findSurplus(injected *v1alpha1.InjectionRecord, view *View) {
+	if p.Stale == "" {
+		return // as nearly all pods
+	}
+	template := &view.Target.Template
 	for _, name := range injected.Containers() {
 		if !slices.ContainsFunc(template.Sidecars, func(s v1alpha1.Sidecar) bool { return s.Name == name }) &&
 			!slices.ContainsFunc(template.InitContainers, func(c v1alpha1.InitContainer) bool { return c.Name == name }) {
-			names = append(names, name)
+			p.Surplus = append(p.Surplus, name)
 		}
 	}
-	return names
+	p.TakeOut = view.TakesOut && len(p.Surplus) > 0
 }
 
 // imageChanges lists the sidecars in the pod whose image is not the template's.

@@ -60,7 +60,8 @@ func (j *Judgement) room(members []*Member) []PodState {
 
 // alike says whether a pod is the same in both views, where time plays no part.
 func (v *View) alike(o *View) bool {
-	return v.Policy == o.Policy && v.Since.Equal(o.Since) && v.Target.Hash == o.Target.Hash && v.Watching == o.Watching && v.WatchedSince.Equal(o.WatchedSince) && v.GuardTime == o.GuardTime && v.TakesOut == o.TakesOut &&
+	sameWatch := v.Watching == o.Watching && v.WatchedSince.Equal(o.WatchedSince) && v.GuardTime == o.GuardTime
+	return sameWatch && v.Policy == o.Policy && v.Since.Equal(o.Since) && v.Target.Hash == o.Target.Hash && v.TakesOut == o.TakesOut &&
 		v.RestartedAt.Equal(o.RestartedAt) && maps.Equal(v.Contents, o.Contents) &&
 		slices.EqualFunc(v.Revisions, o.Revisions, func(a, b revision.Revision) bool { return a.Hash == b.Hash }) &&
 		equality.Semantic.DeepEqual(v.Health, o.Health)

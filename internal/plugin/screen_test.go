@@ -6,7 +6,7 @@ import (
 )
 
 func TestScreenDrawsOverTheLastPicture(t *testing.T) {
-	const clear = "\x1b[J"
+	const wipe = "\x1b[J"
 	var out bytes.Buffer
 	s := &screen{out: &out}
 	for _, tc := range []struct {
@@ -14,11 +14,11 @@ func TestScreenDrawsOverTheLastPicture(t *testing.T) {
 		width, height int
 		want          string
 	}{
-		{"the first picture goes back to nothing", "one\ntwo\n", 80, 24, clear + "one\ntwo\n"},
-		{"another goes over the one before", "one\ntwo\nthree\n", 80, 24, "\x1b[2A" + clear + "one\ntwo\nthree\n"},
-		{"lines that would be wrapped are cut", "#####.\nüüüüü.\n", 5, 24, "\x1b[3A" + clear + "#####\nüüüüü\n"},
-		{"lines that would be scrolled away are left out", "1\n2\n3\n4\n", 80, 4, "\x1b[2A" + clear + "1\n2\n3\n"},
-		{"it goes back as far as was drawn", "1\n", 80, 4, "\x1b[3A" + clear + "1\n"},
+		{"the first picture goes back to nothing", "one\ntwo\n", 80, 24, wipe + "one\ntwo\n"},
+		{"another goes over the one before", "one\ntwo\nthree\n", 80, 24, "\x1b[2A" + wipe + "one\ntwo\nthree\n"},
+		{"lines that would be wrapped are cut", "#####.\nüüüüü.\n", 5, 24, "\x1b[3A" + wipe + "#####\nüüüüü\n"},
+		{"lines that would be scrolled away are left out", "1\n2\n3\n4\n", 80, 4, "\x1b[2A" + wipe + "1\n2\n3\n"},
+		{"it goes back as far as was drawn", "1\n", 80, 4, "\x1b[3A" + wipe + "1\n"},
 	} {
 		out.Reset()
 		if s.draw(tc.picture, tc.width, tc.height); out.String() != tc.want {

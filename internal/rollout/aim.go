@@ -82,8 +82,8 @@ func (a *Aim) Rolling() bool { return a.Target.Hash != a.policy.Status.StableRev
 // revision is not: there is nothing to go back to.
 func (a *Aim) Watching() bool { return a.Rolling() && a.policy.Status.StableRevision != "" }
 
-// WatchedSince is when the roll-out began, in whole seconds like the times of pods; zero where that is not known.
-func (a *Aim) WatchedSince(now time.Time) time.Time {
+// watchedSince is when the roll-out began, in whole seconds like the times of pods; zero where that is not known.
+func (a *Aim) watchedSince(now time.Time) time.Time {
 	step := a.step()
 	switch {
 	case step == nil:
@@ -105,9 +105,13 @@ func (a *Aim) step() *v1alpha1.StepStatus {
 // View is the policy's point of view on its fleet.
 func (a *Aim) View(revisions []revision.Revision, now time.Time) *fleet.View {
 	spec := &a.policy.Spec
-	return &fleet.View{Policy: a.policy.Name, Target: a.Target, Revisions: revisions, Now: now,
+	view := &fleet.View{Policy: a.policy.Name, Target: a.Target, Revisions: revisions, Now: now,
 		Since: a.policy.CreationTimestamp.Time, RestartedAt: spec.Template.RestartedAt,
-		Watching: a.Watching(), WatchedSince: a.WatchedSince(now), GuardTime: spec.Rollout.GuardTime(), TakesOut: spec.OnRemoval == v1alpha1.RemovalRecreate}
+		TakesOut: spec.OnRemoval == v1alpha1.RemovalRecreate}
+	if a.Watching() { // else nothing of it changes with the time
+		view.Watching, view.WatchedSince, view.GuardTime = true, a.watchedSince(now), spec.Rollout.GuardTime()
+	}
+	return view
 }
 
 // Input is what the planner has to know.

@@ -116,10 +116,14 @@ func TestAimWatchesSinceTheRolloutBegan(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, aim := aimAt(tc.status, tc.change)
-			if got := aim.WatchedSince(now); !got.Equal(tc.want) {
-				t.Errorf("WatchedSince() = %s, want %s", got, tc.want)
+			if got := aim.View(nil, now).WatchedSince; !got.Equal(tc.want) {
+				t.Errorf("watched since %s, want %s", got, tc.want)
 			}
 		})
+	}
+	_, atRest := aimAt(v1alpha1.SidecarPolicyStatus{StableRevision: r2.Hash, TargetRevision: r2.Hash}, nil)
+	if since := atRest.View(nil, now).WatchedSince; !since.IsZero() {
+		t.Errorf("a fleet at rest is judged anew each second: watched since %s", since)
 	}
 	next := rollout.Make(rolling(threeSteps(), at(0, "one", 0), some("cart", 1, 4))).Step
 	first := rollout.Make(inputAt(100, threeSteps(), deployment("cart", 4))).Step

@@ -34,39 +34,43 @@ func replaceHeld(in *Input, plan *Plan) {
 type holder struct {
 	in   *Input
 	plan *Plan
-	// rested is when all held pods of a workload are old enough.
-	rested map[fleet.Workload]time.Time
+	// waiting are the pods that go on waiting, rested is when all of a workload are old enough.
+	waiting []*fleet.PodState
+	rested  map[fleet.Workload]time.Time
 }
 
 // free lets pods go that wait for nothing: they have the sidecars, or are not to wait for them any more. While the spec is not
 // accepted, what was accepted before stays in force, whatever that is.
 func (h *holder) free() {
 	in := h.in
+	released := in.Removing || !in.NotAccepted
 	for i := range in.Deselected {
-		if pod := &in.Deselected[i]; pod.Held && (in.Removing || !in.NotAccepted) {
+		if pod := &in.Deselected[i]; pod.Held && released {
 			h.plan.Released = append(h.plan.Released, pod)
 		}
 	}
 	for i := range in.Pods {
-		pod := &in.Pods[i]
-		switch {
-		case !pod.Held:
-		case in.Removing || pod.Injected || (!in.Holding && !in.NotAccepted):
-			h.plan.Released = append(h.plan.Released, pod)
-		default:
-			h.rested[pod.Workload] = later(h.rested[pod.Workload], pod.Pod.CreationTimestamp.Add(holdRest))
+		if pod := &in.Pods[i]; pod.Held {
+			h.freeOrRest(pod, in.Removing || (released && !in.Holding))
 		}
 	}
+}
+
+func (h *holder) freeOrRest(pod *fleet.PodState, released bool) {
+	if released || pod.Injected {
+		h.plan.Released = append(h.plan.Released, pod)
+		return
+	}
+	h.waiting = append(h.waiting, pod)
+	h.rested[pod.Workload] = later(h.rested[pod.Workload], pod.Pod.CreationTimestamp.Add(holdRest))
 }
 
 // replace names the pods that may go. A bare one would be lost, whatever the author says of those.
 func (h *holder) replace() {
 	s := &h.plan.Summary.Held
-	for i := range h.in.Pods {
-		pod := &h.in.Pods[i]
-		rested, waits := h.rested[pod.Workload]
+	for _, pod := range h.waiting {
+		rested := h.rested[pod.Workload]
 		switch {
-		case !pod.Held || !waits || pod.Injected:
 		case pod.Owner.UID == "" || (pod.Owner.Unmanaged && !h.in.Spec.EvictUnmanaged):
 			s.Unmanaged++
 		case h.in.Now.Before(rested):

@@ -204,12 +204,10 @@ func holdReason(in *Input, s *Summary) (v1alpha1.Reason, time.Time) {
 		return v1alpha1.ReasonUpgradeFailed, time.Time{}
 	case in.NotAccepted && !in.RollingBack:
 		return v1alpha1.ReasonNotAccepted, time.Time{}
-	case in.Spec.Paused && s.Rolling && in.Step != nil: // also where all pods have been moved, and are watched
+	case in.Spec.Paused && s.pausable(in):
 		return v1alpha1.ReasonPaused, time.Time{}
 	case s.Waiting() == 0:
 		return "", time.Time{}
-	case in.Spec.Paused:
-		return v1alpha1.ReasonPaused, time.Time{}
 	case in.Spec.Method == v1alpha1.MethodOnDelete:
 		return v1alpha1.ReasonOnDelete, time.Time{}
 	case in.RollingBack:
@@ -220,6 +218,9 @@ func holdReason(in *Input, s *Summary) (v1alpha1.Reason, time.Time) {
 	}
 	return "", time.Time{}
 }
+
+// pausable says whether there is something to pause: pods to be moved, or a roll-out of which all have been moved, and are watched.
+func (s *Summary) pausable(in *Input) bool { return s.Waiting() > 0 || (s.Rolling && in.Step != nil) }
 
 // held says whether the roll-out may not go on. With OnDelete it does, though not by us.
 func (s *Summary) held() bool { return s.Hold != "" && s.Hold != v1alpha1.ReasonOnDelete }

@@ -233,6 +233,11 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 	if s.exposed == 0 {
 		return nothingToProve(in, s, step, at, last)
 	}
+	return moved(in, s, steps, at, last)
+}
+
+// moved says whether the pods of the step that can have been moved and judged.
+func moved(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStatus, last bool) bool {
 	if last && s.Waiting() == s.RefusedOutdated && s.Updating == 0 {
 		return true
 	}
@@ -240,7 +245,7 @@ func reached(in *Input, s *Summary, steps []v1alpha1.Step, at *v1alpha1.StepStat
 		return true
 	}
 	if s.awayOnTarget > 0 { // no other pods take their place: a version that takes nodes down would walk on
-		return s.mayPass(in, step, fmt.Sprintf("waits for %d pods that were moved and are on nodes that are not ready: wait for the nodes", s.awayOnTarget))
+		return s.mayPass(in, &steps[*at.Index], fmt.Sprintf("waits for %d pods that were moved and are on nodes that are not ready: wait for the nodes", s.awayOnTarget))
 	}
 	return false
 }

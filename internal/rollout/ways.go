@@ -21,8 +21,7 @@ const (
 
 // wayOf is the mildest way that the method allows for a pod.
 func wayOf(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) way {
-	method := recreates(spec) || (pod.TakeOut && spec.Method != v1alpha1.MethodOnDelete)
-	evictable := method && (spec.EvictUnmanaged || !pod.Owner.Unmanaged)
+	evictable := mayEvict(pod, spec)
 	switch {
 	case evictable && pod.Stale != "":
 		return evict
@@ -32,6 +31,12 @@ func wayOf(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) way {
 		return inPlace
 	}
 	return none
+}
+
+// mayEvict says whether the method, or the wish to take containers out, lets the pod be evicted for what it lacks.
+func mayEvict(pod *fleet.PodState, spec *v1alpha1.RolloutSpec) bool {
+	wanted := recreates(spec) || (pod.TakeOut && spec.Method != v1alpha1.MethodOnDelete)
+	return wanted && (spec.EvictUnmanaged || !pod.Owner.Unmanaged)
 }
 
 func recreates(spec *v1alpha1.RolloutSpec) bool {

@@ -35,7 +35,7 @@ var _ = Describe("failurePolicy Hold", func() {
 	}
 	isGone := func(p *corev1.Pod) error {
 		if err := c.Get(ctx, client.ObjectKeyFromObject(p), &corev1.Pod{}); !apierrors.IsNotFound(err) {
-			return fmt.Errorf("pod %s is still there (%v)", p.Name, err)
+			return fmt.Errorf("pod %s is still there, or can't be read: %w", p.Name, err)
 		}
 		return nil
 	}

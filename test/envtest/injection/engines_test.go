@@ -299,15 +299,12 @@ func nestings() [][]corev1.VolumeMount {
 	for _, outer := range everyMount(nestable, "/a") {
 		all = append(all, []corev1.VolumeMount{outer})
 	}
-	for _, m := range [][]corev1.VolumeMount{
+	return append(all, [][]corev1.VolumeMount{
 		{{Name: "empty", MountPath: "/a//b/c/"}}, {{Name: "empty", MountPath: "/a/b/c", SubPath: "part"}}, {{Name: "empty", MountPath: "/a/b/c", SubPathExpr: "part"}},
 		{{Name: "image", MountPath: "/a/b/c"}, {Name: "empty", MountPath: "/a/b/c/d", SubPath: "part"}},
 		{{Name: "image", MountPath: "/a/b-c"}}, {{Name: "image", MountPath: "/a/b/./"}}, {{Name: "image", MountPath: "/a"}, {Name: "empty", MountPath: "/a/b/c"}},
 		{{Name: "image", MountPath: "/"}}, {{Name: "archive", MountPath: "/beside"}},
-	} {
-		all = append(all, m)
-	}
-	return all
+	}...)
 }
 
 // Every port, with every other one.
