@@ -97,6 +97,10 @@ verify-vulnerabilities: ## Fail if the code calls something with a known vulnera
 build: ## Build the manager and the kubectl plugin into bin/
 	go build -trimpath -o bin/ ./cmd/...
 
+.PHONY: plugin-archives
+plugin-archives: ## Build the archives of kubectl sidecar for all platforms into bin/plugin, and the manifest for krew with their sums
+	go run ./hack/archives -out bin/plugin -tag v$(VERSION)
+
 .PHONY: run
 run: ## Run the manager here, against the cluster of the current kubeconfig, whose API server reaches it at WEBHOOK_HOST
 	$(KUBECTL) apply --server-side -f config/crd/bases
