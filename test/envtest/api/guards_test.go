@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	. "github.com/onsi/ginkgo/v2"
@@ -218,6 +219,30 @@ var _ = Describe("The limits for policies", func() {
 			}
 		}
 		Expect(read).To(Equal("platform-sidecars"))
+	})
+})
+
+var _ = Describe("The roles for people", func() {
+	It("can be aggregated into others, and only those for reading are part of built-in ones", func() {
+		roles, builtIn := map[string]string{}, []string{}
+		for _, object := range inInstallation("dist/install.yaml") {
+			if role := object.GetLabels()["fleet.sidecar.dev/role"]; object.GetKind() == "ClusterRole" && role != "" {
+				roles[object.GetName()] = role
+			}
+			for label := range object.GetLabels() {
+				if strings.HasPrefix(label, "rbac.authorization.k8s.io/aggregate-to-") {
+					builtIn = append(builtIn, object.GetName()+": "+label)
+				}
+			}
+		}
+		Expect(roles).To(Equal(map[string]string{
+			"sidecar-operator-sidecarpolicy-viewer-role": "viewer", "sidecar-operator-sidecarreport-viewer-role": "viewer",
+			"sidecar-operator-sidecarpolicy-editor-role": "editor", "sidecar-operator-sidecarpolicy-approver-role": "approver",
+		}))
+		Expect(builtIn).To(ConsistOf(
+			"sidecar-operator-sidecarpolicy-viewer-role: rbac.authorization.k8s.io/aggregate-to-view",
+			"sidecar-operator-sidecarreport-viewer-role: rbac.authorization.k8s.io/aggregate-to-view",
+		))
 	})
 })
 
