@@ -21,6 +21,9 @@ import (
 // faster and slower.
 const blocks = 10
 
+// settle is how long everything that watches pods gets to digest those of the block before.
+const settle = time.Second
+
 // creation is how long it took to create pods of one kind.
 type creation struct {
 	kind string
@@ -105,6 +108,7 @@ func (b *bench) create(ctx context.Context, c *creation, n int) error {
 	if err != nil {
 		return err
 	}
+	time.Sleep(settle)
 	for i := range n {
 		pod := &corev1.Pod{
 			ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: fmt.Sprintf("pod-%d", i), Labels: map[string]string{harness.FleetLabel: c.fleet}},
