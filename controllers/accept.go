@@ -280,6 +280,9 @@ func warn(policy *v1alpha1.SidecarPolicy) []string {
 			warnings = append(warnings, fmt.Sprintf("sidecar %q may spend %s in its startup probe, longer than progressDeadlineSeconds (%s), and the kubelet acts on no other change meanwhile: lower failureThreshold or periodSeconds", s.Name, budget, deadline))
 		}
 	}
+	if policy.Spec.Injection.Engine == v1alpha1.EngineAdmissionPolicy && policy.Spec.Rollout.Drain.Seconds > 0 {
+		warnings = append(warnings, "with engine AdmissionPolicy and rollout.drain, pods that are created while the operator is away get ready when it is back, since nobody else opens their readiness gate: remove drain where that is not wanted")
+	}
 	return warnings
 }
 

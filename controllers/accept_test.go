@@ -68,6 +68,12 @@ var _ = Describe("A new policy", func() {
 		Expect(accepted.Message).To(ContainSubstring(`sidecar "agent" may spend 10m0s in its startup probe, longer than progressDeadlineSeconds (5m0s)`))
 	})
 
+	It("is accepted with a warning where pods would wait for the operator all the same", func() {
+		w := newWorld(byAdmissionPolicy, func(p *v1alpha1.SidecarPolicy) { p.Spec.Rollout.Drain.Seconds = 5 })
+		w.settleUntil(v1alpha1.ConditionReady, v1alpha1.ReasonComplete)
+		Expect(w.condition(v1alpha1.ConditionAccepted).Message).To(And(HavePrefix("warning: "), ContainSubstring("remove drain")))
+	})
+
 	It("waits for the webhook's certificate", func() {
 		w := newWorld()
 		w.reconciler.Webhook.Secret = "not-there"

@@ -59,6 +59,8 @@ func setupSidecarPolicy(mgr ctrl.Manager, o Options) error {
 			Watches(&admissionregistrationv1.MutatingAdmissionPolicyBinding{}, gathered(policyOfLabel))
 	}
 	return b.For(&v1alpha1.SidecarPolicy{}).
+		// What is compiled of a policy depends on those that bring the same.
+		Watches(&v1alpha1.SidecarPolicy{}, gathered(r.admissionPolicies), builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Pod{}, gathered(r.policiesOfPod)).
 		Watches(&corev1.Namespace{}, gathered(r.allPolicies), builder.WithPredicates(predicate.Or(predicate.LabelChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		// Teams exempt their workloads by an annotation.

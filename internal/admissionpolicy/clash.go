@@ -46,6 +46,7 @@ var clashes = []func(*compiler, *rendered) string{
 	processNamespace,
 	system,
 	annotationSize,
+	othersAhead,
 	podSecurity,
 	namespaceLimits,
 }
@@ -315,6 +316,16 @@ func namespaceLimits(c *compiler, r *rendered) string {
 	}
 	for part := range slices.Chunk(refusing, namespacesAtOnce) {
 		terms = append(terms, "request.namespace in "+c.define(r.variable(fmt.Sprintf("refusing%d", len(terms))), list(part)))
+	}
+	return anyOf(terms)
+}
+
+// othersAhead leaves the pods of policies alone that bring the same, and whose names come first: the API server takes the
+// MutatingAdmissionPolicies in any order, and those before webhooks.
+func othersAhead(c *compiler, _ *rendered) string {
+	var terms []string
+	for _, pair := range c.ahead {
+		terms = append(terms, all(matches(pair.Pods, "variables.labels"), matches(pair.Namespaces, "namespaceObject.metadata.?labels.orValue({})")))
 	}
 	return anyOf(terms)
 }

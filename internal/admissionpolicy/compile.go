@@ -34,6 +34,8 @@ type Input struct {
 	Revisions []revision.Revision
 	// Namespace is the operator's own, in which no pod is selected.
 	Namespace string
+	// Ahead are policies that bring the same, and whose names come first: pods that they select are theirs.
+	Ahead []*v1alpha1.SidecarPolicy
 	// Limits is what limits the pods of those namespaces that the policy selects, by their names.
 	Limits map[string]limits.Namespace
 }
@@ -103,6 +105,9 @@ func (r *Registration) binding(prefix string, selects selection.Pair) *admission
 
 func compileSpec(in *Input) (*admissionregistrationv1.MutatingAdmissionPolicySpec, error) {
 	c := &compiler{policy: in.Policy.Name, drain: in.Policy.Spec.Rollout.Drain.Seconds > 0, limits: in.Limits}
+	for _, policy := range in.Ahead {
+		c.ahead = append(c.ahead, selection.Pairs(&policy.Spec.Selector, in.Namespace)...)
+	}
 	c.defineCommon(&in.Births)
 	var patches []string
 	for _, name := range in.Births.Revisions() {
@@ -175,6 +180,8 @@ type compiler struct {
 	policy    string
 	drain     bool
 	limits    map[string]limits.Namespace
+	// ahead selects the pods of policies that bring the same, and whose names come first.
+	ahead []selection.Pair
 	variables []admissionregistrationv1.Variable
 }
 

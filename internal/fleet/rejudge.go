@@ -60,11 +60,14 @@ func (j *Judgement) room(members []*Member) []PodState {
 
 // alike says whether a pod is the same in both views, where time plays no part.
 func (v *View) alike(o *View) bool {
-	sameWatch := v.Watching == o.Watching && v.WatchedSince.Equal(o.WatchedSince) && v.GuardTime == o.GuardTime
-	return sameWatch && v.Policy == o.Policy && v.Since.Equal(o.Since) && v.Target.Hash == o.Target.Hash && v.TakesOut == o.TakesOut &&
+	return v.watchesLike(o) && v.Policy == o.Policy && v.Since.Equal(o.Since) && v.Target.Hash == o.Target.Hash && v.TakesOut == o.TakesOut &&
 		v.RestartedAt.Equal(o.RestartedAt) && maps.Equal(v.Contents, o.Contents) &&
 		slices.EqualFunc(v.Revisions, o.Revisions, func(a, b revision.Revision) bool { return a.Hash == b.Hash }) &&
 		equality.Semantic.DeepEqual(v.Health, o.Health)
+}
+
+func (v *View) watchesLike(o *View) bool {
+	return v.Watching == o.Watching && v.WatchedSince.Equal(o.WatchedSince) && v.GuardTime == o.GuardTime
 }
 
 // standsFor says whether the member is still what was found: it is the same pod, as its owner, its namespace and its

@@ -126,7 +126,9 @@ func bare(cluster *rest.Config, o *Options, store *certs.Store) (ctrl.Manager, e
 		Metrics:                metricsOptions(o),
 		HealthProbeBindAddress: o.ProbeAddress,
 		WebhookServer: webhook.NewServer(webhook.Options{Host: o.WebhookBind, Port: o.Webhook.Port, TLSOpts: []func(*tls.Config){
-			func(t *tls.Config) { t.GetCertificate = store.GetCertificate },
+			// Without HTTP/2, whose streams cost the API server and the webhook a few goroutines more for each call, and the
+			// latter its resistance to resets of streams (CVE-2023-44487): connections are kept.
+			func(t *tls.Config) { t.GetCertificate, t.NextProtos = store.GetCertificate, []string{"http/1.1"} },
 		}}),
 		LeaderElection:                o.LeaderElect,
 		LeaderElectionID:              "sidecar-operator.fleet.sidecar.dev",

@@ -579,3 +579,12 @@ func TestARolloutIsNotCompleteBecauseItsPodsAreGone(t *testing.T) {
 		t.Errorf("step %s after a promotion, want the next", plan.Step.Name)
 	}
 }
+
+// What only gets another label, as pods do whose configuration has not changed when that of others has, proves nothing: it is no canary.
+func TestWhatIsNotRestartedIsNoCanary(t *testing.T) {
+	relabeled := in("cart", pod("cart", 0).With(func(p *corev1.Pod) { p.Spec.InitContainers[0].Image = r2.Template.Sidecars[0].Image }))
+	plan := rollout.Make(rolling(threeSteps(), nil, []fleet.Member{relabeled, member("till", 0), member("till", 1)}))
+	if got := names(plan); !slices.Equal(got, []string{"till-00"}) {
+		t.Errorf("%v go first, want till-00", got)
+	}
+}

@@ -417,6 +417,32 @@ var _ = Describe("Engine AdmissionPolicy", Serial, func() {
 	})
 })
 
+var _ = DescribeTable("Of two policies that bring the same, the one whose name comes first has it:", Serial,
+	func(namespace string, first, second func(*v1alpha1.SidecarPolicy)) {
+		a, b := namespace+"-a", namespace+"-b"
+		brings := func(p *v1alpha1.SidecarPolicy) { p.Spec.Template.Sidecars[0].Name = "same" }
+		createNamespace(namespace, nil)
+		createPolicy(b, selecting(namespace), brings, second)
+		createPolicy(a, selecting(namespace), brings, first)
+		waitReady(a)
+		has := func() ([]string, error) {
+			p := pod(namespace, "web")
+			err := c.Create(ctx, p, client.DryRunAll)
+			return v1alpha1.PoliciesOf(p.Labels), err
+		}
+		Eventually(has).Should(ConsistOf(a))
+		waitReady(b)
+		for range 20 {
+			Expect(has()).To(ConsistOf(a))
+		}
+		Expect(harness.Edit(ctx, c, a, func(p *v1alpha1.SidecarPolicy) { p.Spec.Injection.Paused = true })).To(Succeed())
+		Eventually(has).Should(ConsistOf(b))
+	},
+	Entry("both by the API server", "same", byAPIServer, byAPIServer),
+	Entry("the first by the webhook", "same-webhook", byWebhook, byAPIServer),
+	Entry("the second by the webhook", "webhook-same", byAPIServer, byWebhook),
+)
+
 func engineOf(change func(*v1alpha1.SidecarPolicy)) v1alpha1.InjectionEngine {
 	p := &v1alpha1.SidecarPolicy{}
 	change(p)

@@ -142,7 +142,7 @@ func (c *commandLine) try(line string) error {
 	case strings.HasPrefix(line, "go run "):
 		return c.run(line+" -h", 0) // what stands before it is read all the same
 	case strings.HasPrefix(line, "go test "):
-		return c.run(strings.Replace(line, "go test ", "go list ", 1), 0)
+		return c.run("go list "+words[len(words)-1], 0) // the package is the last word
 	case words[0] == "install":
 		return c.run(strings.NewReplacer(" bin/", " "+c.bin+"/", "/usr/local/bin/", filepath.Dir(c.file)).Replace(line), 0)
 	case strings.HasPrefix(line, "docker build -f bin/catalog.Dockerfile "): // `make catalog` writes it, with a test of its own

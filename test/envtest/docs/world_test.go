@@ -31,6 +31,7 @@ func world() {
 	deployment := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart"},
 		Spec: appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template}}
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart-5d4f8", Labels: labels}, Spec: template.Spec}
+	pod.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: v1alpha1.HoldGate("log-agent")}}
 	report := &v1alpha1.SidecarReport{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "deployment-cart"},
 		Workload: v1alpha1.WorkloadReference{APIVersion: "apps/v1", Kind: "Deployment", Name: "cart"},
 		State:    v1alpha1.ReportCurrent, Since: metav1.Now(), WrittenAt: metav1.Now(), Pods: v1alpha1.ReportCounts{Selected: 1},

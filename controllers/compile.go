@@ -11,11 +11,13 @@ import (
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/admissionpolicy"
+	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/limits"
+	"github.com/sidecar-dev/sidecar-operator/internal/revision"
 	"github.com/sidecar-dev/sidecar-operator/internal/rollout"
 )
 
-// compile is what the API server has to know to inject by itself.
+// compile is what the API server has to know to inject by itself, besides what it selects.
 func (r *SidecarPolicyReconciler) compile(ctx context.Context, p *pass, births rollout.Births) (*admissionpolicy.Registration, error) {
 	selector, err := r.selector(ctx, p)
 	if err != nil {
@@ -29,7 +31,45 @@ func (r *SidecarPolicyReconciler) compile(ctx context.Context, p *pass, births r
 	if err != nil {
 		return nil, err
 	}
-	return admissionpolicy.Compile(&admissionpolicy.Input{Policy: p.policy, Births: births, Revisions: p.revisions, Namespace: r.Namespace, Limits: limited})
+	ahead, err := r.ahead(ctx, p, births)
+	if err != nil {
+		return nil, err
+	}
+	return admissionpolicy.Compile(&admissionpolicy.Input{Policy: p.policy, Births: births, Revisions: p.revisions, Namespace: r.Namespace, Limits: limited, Ahead: ahead})
+}
+
+// ahead are the policies that bring what this one brings, too, and whose names come first.
+func (r *SidecarPolicyReconciler) ahead(ctx context.Context, p *pass, births rollout.Births) ([]*v1alpha1.SidecarPolicy, error) {
+	list := &v1alpha1.SidecarPolicyList{}
+	if err := r.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, fmt.Errorf("listing policies: %w", err)
+	}
+	var ahead []*v1alpha1.SidecarPolicy
+	for i := range list.Items {
+		other := &list.Items[i]
+		injects := other.DeletionTimestamp == nil && !other.Spec.Injection.Paused
+		if other.Name < p.policy.Name && injects && p.clashesWith(other, births) {
+			ahead = append(ahead, other)
+		}
+	}
+	slices.SortFunc(ahead, func(a, b *v1alpha1.SidecarPolicy) int { return strings.Compare(a.Name, b.Name) })
+	return ahead, nil
+}
+
+// clashesWith says whether a pod that has what another policy brings can't have what new pods get from this one.
+func (p *pass) clashesWith(other *v1alpha1.SidecarPolicy, births rollout.Births) bool {
+	theirs := revision.Next(nil, other.Spec.Template)
+	return slices.ContainsFunc(births.Revisions(), func(name string) bool {
+		ours := revision.Get(p.revisions, name)
+		if ours == nil {
+			return false // which is said when it is compiled
+		}
+		pod := sampleApp(&ours.Template)
+		additions, _ := inject.Render(pod, other.Name, &theirs)
+		additions.Apply(pod)
+		_, conflicts := inject.Render(pod, p.policy.Name, ours)
+		return slices.ContainsFunc(conflicts, func(c inject.Conflict) bool { return c.Policy == other.Name })
+	})
 }
 
 // limitsOf is what limits the pods of namespaces, by their names. The webhook asks for each pod, and nobody beforehand. It is
