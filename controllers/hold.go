@@ -59,7 +59,7 @@ func (r *SidecarPolicyReconciler) replaceHeld(ctx context.Context, p *pass) ([]w
 	if len(pods) == 0 {
 		return nil, nil
 	}
-	waits, err := r.wouldWait(ctx, p.policy.Name, pods[0].Pod)
+	waits, sure, err := r.wouldWait(ctx, p.policy.Name, pods[0].Pod)
 	switch {
 	case err != nil:
 		p.lookAgain(retryHeld)
@@ -69,6 +69,8 @@ func (r *SidecarPolicyReconciler) replaceHeld(ctx context.Context, p *pass) ([]w
 		p.stillAway = true
 		p.lookAgain(retryHeld)
 		return nil, nil
+	case !sure:
+		pods = pods[:1]
 	}
 	var writes []write
 	for _, pod := range pods {
@@ -77,21 +79,21 @@ func (r *SidecarPolicyReconciler) replaceHeld(ctx context.Context, p *pass) ([]w
 	return writes, nil
 }
 
-// wouldWait says whether a pod like this one would wait for the policy's sidecars if it were created now. Where a used-up quota
-// keeps the API server from saying so, the pod's own eviction makes room.
-func (r *SidecarPolicyReconciler) wouldWait(ctx context.Context, policy string, held *corev1.Pod) (bool, error) {
+// wouldWait says whether a pod like this one would wait for the policy's sidecars if it were created now. It is not sure where a used-up
+// quota keeps the API server from saying so: the eviction of one pod makes room, and shows.
+func (r *SidecarPolicyReconciler) wouldWait(ctx context.Context, policy string, held *corev1.Pod) (waits, sure bool, err error) {
 	whole := &corev1.PodList{} // the cache has but a part of it
 	if err := r.Live.List(ctx, whole, client.InNamespace(held.Namespace),
 		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector(metav1.ObjectNameField, held.Name)}); err != nil || len(whole.Items) == 0 {
-		return true, err
+		return true, false, err
 	}
 	pod := &corev1.Pod{Spec: whole.Items[0].Spec}
 	pod.GenerateName, pod.Namespace, pod.Labels, pod.Annotations = "hold-check-", held.Namespace, maps.Clone(held.Labels), whole.Items[0].Annotations
 	pod.Spec.SchedulingGates = slices.DeleteFunc(pod.Spec.SchedulingGates, func(gate corev1.PodSchedulingGate) bool {
 		return strings.HasPrefix(gate.Name, v1alpha1.HoldGatePrefix)
 	})
-	_, err := r.tryCreate(ctx, pod)
-	return slices.Contains(v1alpha1.HeldBy(pod), policy), err
+	sure, err = r.tryCreate(ctx, pod)
+	return slices.Contains(v1alpha1.HeldBy(pod), policy), sure, err
 }
 
 // releasePod lets a pod be scheduled that waits for sidecars which it is not to get.
