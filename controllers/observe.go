@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -215,10 +216,13 @@ func leaving(pod *corev1.Pod) bool { return pod.DeletionTimestamp != nil && sele
 // exempt says whether a pod with these annotations around it is to be left alone, and until when. Not with what has failed: nobody asked
 // for that.
 func (p *pass) exempt(member *fleet.Member, annotations ...map[string]string) {
-	if p.policy.Spec.Rollout.Exemptions == v1alpha1.ExemptionsIgnore || p.aim.LeavesBehind(fleet.GivenTo(member.Pod, p.policy.Name)) {
+	if p.policy.Spec.Rollout.Exemptions == v1alpha1.ExemptionsIgnore {
 		return
 	}
 	member.ExemptUntil, member.Exempt, member.ExemptProblem = selection.Exempt(p.now, annotations...)
+	if member.Exempt && p.aim.LeavesBehind(fleet.GivenTo(member.Pod, p.policy.Name)) {
+		member.ExemptUntil, member.Exempt, member.ExemptProblem = time.Time{}, false, ""
+	}
 }
 
 // countLeaving counts the pods with the policy's sidecars that are being deleted, by the UID of their owner.
