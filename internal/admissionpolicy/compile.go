@@ -177,11 +177,11 @@ func digestOf(spec *admissionregistrationv1.MutatingAdmissionPolicySpec, pairs [
 
 // compiler gathers what expressions share.
 type compiler struct {
-	policy    string
-	drain     bool
-	limits    map[string]limits.Namespace
+	policy string
+	drain  bool
+	limits map[string]limits.Namespace
 	// ahead selects the pods of policies that bring the same, and whose names come first.
-	ahead []selection.Pair
+	ahead     []selection.Pair
 	variables []admissionregistrationv1.Variable
 }
 
