@@ -77,7 +77,7 @@ func versionOf(containers []container) (string, error) {
 	}
 	parts := reference.FindStringSubmatch(containers[0].image)
 	if parts == nil {
-		return "", fmt.Errorf("the version is read from the tag of the image %q: write one like :v1.2.3, or :v1.2.3@sha256:...", containers[0].image)
+		return "", fmt.Errorf("the version is read from the tag of the image %q: write one like :v1.2.3, or the same with @sha256 and its digest", containers[0].image)
 	}
 	return strings.TrimPrefix(parts[2], "v"), nil
 }
