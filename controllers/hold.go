@@ -93,20 +93,19 @@ func (r *SidecarPolicyReconciler) wouldWait(ctx context.Context, policy string, 
 		return strings.HasPrefix(gate.Name, v1alpha1.HoldGatePrefix)
 	})
 	sure, err = r.tryCreate(ctx, pod)
-	return slices.Contains(v1alpha1.HeldBy(pod), policy), sure, err
+	return v1alpha1.HoldGateIndex(pod, policy) >= 0, sure, err
 }
 
 // releasePod lets a pod be scheduled that waits for sidecars which it is not to get.
 func (r *SidecarPolicyReconciler) releasePod(ctx context.Context, policy string, state *fleet.PodState) error {
-	gates := state.Pod.Spec.SchedulingGates
-	at := slices.IndexFunc(gates, func(gate corev1.PodSchedulingGate) bool { return gate.Name == v1alpha1.HoldGate(policy) })
+	at := v1alpha1.HoldGateIndex(state.Pod, policy)
 	if at < 0 {
 		return nil
 	}
 	path := fmt.Sprintf("/spec/schedulingGates/%d", at)
 	patch, err := json.Marshal([]jsonpatch.Operation{
 		jsonpatch.NewOperation("test", "/metadata/uid", state.Pod.UID),
-		jsonpatch.NewOperation("test", path+"/name", gates[at].Name),
+		jsonpatch.NewOperation("test", path+"/name", v1alpha1.HoldGate(policy)),
 		jsonpatch.NewOperation("remove", path, nil),
 	})
 	if err != nil {

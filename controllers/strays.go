@@ -119,20 +119,19 @@ func (p *pass) stillCarrying() int {
 
 // held are the pods that wait for the sidecars of a policy that is gone.
 func held(pods []*corev1.Pod, policy string) []*fleet.PodState {
-	var states []*fleet.PodState
-	for _, pod := range pods {
-		if slices.Contains(v1alpha1.HeldBy(pod), policy) {
-			states = append(states, &fleet.PodState{Member: fleet.Member{Pod: pod}})
-		}
-	}
-	return states
+	return statesOf(pods, func(pod *corev1.Pod) bool { return v1alpha1.HoldGateIndex(pod, policy) >= 0 })
 }
 
 // shut are the pods of a policy that is gone which its readiness gate keeps out of their endpoints.
 func shut(pods []*corev1.Pod, policy string) []*fleet.PodState {
+	return statesOf(pods, func(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil && fleet.Shut(pod, policy) })
+}
+
+// statesOf wraps the pods that are wanted, for writes that need no judgement.
+func statesOf(pods []*corev1.Pod, wanted func(*corev1.Pod) bool) []*fleet.PodState {
 	var states []*fleet.PodState
 	for _, pod := range pods {
-		if pod.DeletionTimestamp == nil && fleet.Shut(pod, policy) {
+		if wanted(pod) {
 			states = append(states, &fleet.PodState{Member: fleet.Member{Pod: pod}})
 		}
 	}

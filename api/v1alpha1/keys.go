@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -90,6 +91,11 @@ const HoldGatePrefix = "hold.fleet.sidecar.dev/"
 // HoldGate is the scheduling gate (KEP-3521) of a policy with failurePolicy Hold. The API server gives it to every new pod
 // that the policy selects, and the webhook takes it off when it has answered for the policy.
 func HoldGate(policy string) string { return HoldGatePrefix + policy }
+
+// HoldGateIndex is the place of a policy's HoldGate among a pod's scheduling gates; -1 where the pod does not have it.
+func HoldGateIndex(pod *corev1.Pod, policy string) int {
+	return slices.IndexFunc(pod.Spec.SchedulingGates, func(gate corev1.PodSchedulingGate) bool { return gate.Name == HoldGate(policy) })
+}
 
 // HeldBy names the policies whose sidecars a pod waits for.
 func HeldBy(pod *corev1.Pod) []string {

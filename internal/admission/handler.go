@@ -225,13 +225,12 @@ func (i *Injector) answer(ctx context.Context, policy *v1alpha1.SidecarPolicy, v
 
 // release takes the policy's gate off the pod.
 func (v *review) release(policy string) {
-	gates := v.pod.Spec.SchedulingGates
-	at := slices.IndexFunc(gates, func(gate corev1.PodSchedulingGate) bool { return gate.Name == v1alpha1.HoldGate(policy) })
+	at := v1alpha1.HoldGateIndex(v.pod, policy)
 	if at < 0 {
 		return
 	}
 	v.patch = append(v.patch, jsonpatch.NewOperation("remove", fmt.Sprintf("/spec/schedulingGates/%d", at), nil))
-	v.pod.Spec.SchedulingGates = slices.Delete(gates, at, at+1)
+	v.pod.Spec.SchedulingGates = slices.Delete(v.pod.Spec.SchedulingGates, at, at+1)
 }
 
 func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) error {

@@ -237,7 +237,7 @@ func judgeMember(member *Member, view *View, stale staleness, sizes sizes) PodSt
 	pod := member.Pod
 	injected := view.Records.injection(pod, view.Policy)
 	state := PodState{Member: *member, Injected: injected != nil && inject.Carries(pod, injected),
-		Held: slices.Contains(v1alpha1.HeldBy(pod), view.Policy)}
+		Held: v1alpha1.HoldGateIndex(pod, view.Policy) >= 0}
 	state.Busy, state.Recheck = busy(pod, view, view.Policy)
 	state.Gate = gateOf(pod, view.Policy)
 	state.Available = Ready(pod) && !state.Busy && !state.Gate.Draining()
