@@ -157,17 +157,24 @@ func (r *SidecarPolicyReconciler) registration(policy *v1alpha1.SidecarPolicy, c
 			Labels: map[string]string{v1alpha1.PolicyLabel: policy.Name},
 		},
 	}
-	for i, pair := range selection.Pairs(&policy.Spec.Selector, r.Namespace) {
+	add := func(name string, pods selection.Pair, conditions ...admissionregistrationv1.MatchCondition) {
 		webhook := r.webhook(policy, caBundle)
-		webhook.Name = webhookNames[i]
-		webhook.NamespaceSelector, webhook.ObjectSelector = pair.Namespaces, pair.Pods
+		webhook.Name, webhook.MatchConditions = name+".fleet.sidecar.dev", conditions
+		webhook.NamespaceSelector, webhook.ObjectSelector = pods.Namespaces, pods.Pods
 		configuration.Webhooks = append(configuration.Webhooks, webhook)
+	}
+	for i, pair := range selection.Pairs(&policy.Spec.Selector, r.Namespace) {
+		// First those that the answer for another policy may have given the sidecars, then those that surely have none: the API
+		// server goes from entry to entry with the pod as it is by then.
+		labelled, others := pair.Split(v1alpha1.RevisionLabel(policy.Name))
+		add(webhookNames[i]+"-labelled", labelled, admissionpolicy.WithoutSidecars(policy))
+		add(webhookNames[i], others)
 	}
 	return configuration
 }
 
-// webhookNames are of the entries of a registration, of which a pod matches at most one.
-var webhookNames = [...]string{"inject.fleet.sidecar.dev", "inject-opted-in-pods.fleet.sidecar.dev"}
+// webhookNames begin the names of the entries of a registration, of which a pod matches at most one.
+var webhookNames = [...]string{"inject", "inject-opted-in-pods"}
 
 // webhook is an entry of a registration, for pods still to be named.
 func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBundle []byte) admissionregistrationv1.MutatingWebhook {
@@ -184,7 +191,6 @@ func (r *SidecarPolicyReconciler) webhook(policy *v1alpha1.SidecarPolicy, caBund
 		ReinvocationPolicy:      ptr.To(admissionregistrationv1.NeverReinvocationPolicy),
 		TimeoutSeconds:          ptr.To[int32](webhookTimeoutSeconds),
 		AdmissionReviewVersions: []string{"v1"},
-		MatchConditions:         []admissionregistrationv1.MatchCondition{admissionpolicy.WithoutSidecars(policy)},
 		Rules: []admissionregistrationv1.RuleWithOperations{{
 			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
 			Rule: admissionregistrationv1.Rule{

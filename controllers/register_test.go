@@ -32,8 +32,8 @@ var _ = Describe("The registration of a policy", func() {
 		Expect(registration.Labels).To(HaveKeyWithValue(v1alpha1.PolicyLabel, w.name))
 		Expect(registration.OwnerReferences).To(HaveLen(1))
 		Expect(registration.OwnerReferences[0].UID).To(Equal(w.policy().UID))
-		Expect(registration.Webhooks).To(HaveLen(1))
-		webhook := registration.Webhooks[0]
+		Expect(registration.Webhooks).To(HaveLen(2))
+		webhook := registration.Webhooks[1]
 		Expect(webhook.NamespaceSelector).To(Equal(&metav1.LabelSelector{
 			MatchLabels: map[string]string{"logs": "on"},
 			MatchExpressions: []metav1.LabelSelectorRequirement{
@@ -47,8 +47,10 @@ var _ = Describe("The registration of a policy", func() {
 				{Key: "app.kubernetes.io/name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"sidecar-operator"}},
 				{Key: "fleet.sidecar.dev/prefetch", Operator: metav1.LabelSelectorOpDoesNotExist},
 				{Key: "fleet.sidecar.dev/inject", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"false"}},
+				{Key: v1alpha1.RevisionLabel(w.name), Operator: metav1.LabelSelectorOpDoesNotExist},
 			},
 		}))
+		Expect(webhook.MatchConditions).To(BeEmpty(), "it costs each pod that is created half a millisecond")
 		Expect(webhook.Rules).To(ConsistOf(admissionregistrationv1.RuleWithOperations{
 			Operations: []admissionregistrationv1.OperationType{admissionregistrationv1.Create},
 			Rule: admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"pods"},
@@ -60,22 +62,32 @@ var _ = Describe("The registration of a policy", func() {
 		Expect(webhook.ClientConfig).To(Equal(admissionregistrationv1.WebhookClientConfig{
 			URL: ptr.To("https://127.0.0.1:1/inject/ignore"), CABundle: caBundle(),
 		}))
+
+		By("asking about pods that are labelled already only where they lack a sidecar")
+		labelled := registration.Webhooks[0]
+		Expect(labelled.NamespaceSelector).To(Equal(webhook.NamespaceSelector))
+		last := len(labelled.ObjectSelector.MatchExpressions) - 1
+		Expect(labelled.ObjectSelector.MatchExpressions[last]).To(Equal(
+			metav1.LabelSelectorRequirement{Key: v1alpha1.RevisionLabel(w.name), Operator: metav1.LabelSelectorOpExists}))
+		Expect(labelled.MatchConditions).To(HaveLen(1))
 	})
 
-	It("has an entry for each way to opt in, and goes back to one", func() {
+	It("has entries for each way to opt in, and goes back to those of one", func() {
 		w := newReadyWorld(func(p *v1alpha1.SidecarPolicy) { p.Spec.Selector.Mode = v1alpha1.SelectOptIn })
 		pairs := selection.Pairs(&w.policy().Spec.Selector, operatorNamespace)
 		webhooks := w.registration().Webhooks
-		Expect(webhooks).To(HaveLen(2))
+		Expect(webhooks).To(HaveLen(4))
 		for i := range webhooks {
-			Expect(webhooks[i].NamespaceSelector).To(Equal(pairs[i].Namespaces))
-			Expect(webhooks[i].ObjectSelector).To(Equal(pairs[i].Pods))
+			labelled, others := pairs[i/2].Split(v1alpha1.RevisionLabel(w.name))
+			want := []selection.Pair{labelled, others}[i%2]
+			Expect(webhooks[i].NamespaceSelector).To(Equal(want.Namespaces))
+			Expect(webhooks[i].ObjectSelector).To(Equal(want.Pods))
 			Expect(webhooks[i].ClientConfig).To(Equal(webhooks[0].ClientConfig))
 			Expect(webhooks[i].FailurePolicy).To(HaveValue(Equal(admissionregistrationv1.Ignore)))
 		}
 		w.edit(func(p *v1alpha1.SidecarPolicy) { p.Spec.Selector.Mode = v1alpha1.SelectOptOut })
 		w.settle()
-		Expect(w.registration().Webhooks).To(HaveLen(1))
+		Expect(w.registration().Webhooks).To(HaveLen(2))
 	})
 
 	It("names the Service inside a cluster", func() {

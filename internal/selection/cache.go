@@ -37,7 +37,7 @@ func (c *Cache) OfRegistration(registration *admissionregistrationv1.MutatingWeb
 		for i := range registration.Webhooks {
 			pairs = append(pairs, Pair{registration.Webhooks[i].NamespaceSelector, registration.Webhooks[i].ObjectSelector})
 		}
-		return pairs
+		return joined(pairs, v1alpha1.RevisionLabel(registration.Labels[v1alpha1.PolicyLabel]))
 	})
 }
 

@@ -35,7 +35,7 @@ func Pairs(selection *v1alpha1.PodSelection, operatorNamespace string) []Pair {
 		notIn(corev1.LabelMetadataName, metav1.NamespaceSystem, operatorNamespace))
 	pods := with(selection.PodSelector,
 		notIn(nameLabel, OperatorName),
-		metav1.LabelSelectorRequirement{Key: v1alpha1.PrefetchLabel, Operator: metav1.LabelSelectorOpDoesNotExist})
+		having(v1alpha1.PrefetchLabel, metav1.LabelSelectorOpDoesNotExist))
 	switch selection.Mode {
 	case v1alpha1.SelectMandatory:
 		return []Pair{{namespaces, pods}}
@@ -48,6 +48,30 @@ func Pairs(selection *v1alpha1.PodSelection, operatorNamespace string) []Pair {
 	return []Pair{{with(namespaces, notIn(v1alpha1.InjectLabel, optedOut)), with(pods, notIn(v1alpha1.InjectLabel, optedOut))}}
 }
 
+// Split divides the pods of a pair into those that carry a label, whatever its value, and the others: an API server tells them
+// apart by a selector for next to nothing, and by an expression in about half a millisecond.
+func (p Pair) Split(label string) (carrying, lacking Pair) {
+	return Pair{p.Namespaces, with(p.Pods, having(label, metav1.LabelSelectorOpExists))},
+		Pair{p.Namespaces, with(p.Pods, having(label, metav1.LabelSelectorOpDoesNotExist))}
+}
+
+// joined are the pairs that were split by a label.
+func joined(parts []Pair, label string) []Pair {
+	var pairs []Pair
+	for _, part := range parts {
+		last := len(part.Pods.MatchExpressions) - 1
+		if last >= 0 && part.Pods.MatchExpressions[last].Key == label {
+			if part.Pods.MatchExpressions[last].Operator == metav1.LabelSelectorOpExists {
+				continue
+			}
+			part.Pods = part.Pods.DeepCopy()
+			part.Pods.MatchExpressions = part.Pods.MatchExpressions[:last]
+		}
+		pairs = append(pairs, part)
+	}
+	return pairs
+}
+
 // with is a copy of a selector, nil matching everything, with more requirements.
 func with(selector *metav1.LabelSelector, requirements ...metav1.LabelSelectorRequirement) *metav1.LabelSelector {
 	result := &metav1.LabelSelector{}
@@ -56,6 +80,10 @@ func with(selector *metav1.LabelSelector, requirements ...metav1.LabelSelectorRe
 	}
 	result.MatchExpressions = append(result.MatchExpressions, requirements...)
 	return result
+}
+
+func having(key string, operator metav1.LabelSelectorOperator) metav1.LabelSelectorRequirement {
+	return metav1.LabelSelectorRequirement{Key: key, Operator: operator}
 }
 
 func in(key string, values ...string) metav1.LabelSelectorRequirement {

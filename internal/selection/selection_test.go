@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -127,10 +128,19 @@ func TestPairsAreWhatIsSelectedOnce(t *testing.T) {
 		policy := &v1alpha1.PodSelection{NamespaceSelector: selector.Draw(t, "namespaceSelector"), PodSelector: selector.Draw(t, "podSelector"),
 			Mode: rapid.SampledFrom([]v1alpha1.SelectionMode{v1alpha1.SelectOptOut, v1alpha1.SelectOptIn, v1alpha1.SelectMandatory}).Draw(t, "mode")}
 		namespace, pod := labels.Set(set.Draw(t, "namespace")), labels.Set(set.Draw(t, "pod"))
+		if rapid.Bool().Draw(t, "labelled") {
+			pod = labels.Merge(pod, labels.Set{v1alpha1.RevisionLabel("logs"): "5d9c1f3b2a"})
+		}
 		calls := 0
+		registration := &admissionregistrationv1.MutatingWebhookConfiguration{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1alpha1.PolicyLabel: "logs"}}}
 		for _, pair := range selection.Pairs(policy, "sidecars") {
-			if matches(t, pair.Namespaces, namespace) && matches(t, pair.Pods, pod) {
-				calls++
+			labelled, others := pair.Split(v1alpha1.RevisionLabel("logs"))
+			for _, part := range []selection.Pair{labelled, others} {
+				if matches(t, part.Namespaces, namespace) && matches(t, part.Pods, pod) {
+					calls++
+				}
+				registration.Webhooks = append(registration.Webhooks, admissionregistrationv1.MutatingWebhook{
+					NamespaceSelector: part.Namespaces, ObjectSelector: part.Pods})
 			}
 		}
 		s, err := selection.New(policy, "sidecars")
@@ -140,6 +150,13 @@ func TestPairsAreWhatIsSelectedOnce(t *testing.T) {
 		want := 0
 		if selects(s, namespace, pod) {
 			want = 1
+		}
+		registered, err := (&selection.Cache{}).OfRegistration(registration)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := selects(registered, namespace, pod); got != (want == 1) {
+			t.Fatalf("selected by what is registered: %t, by the policy: %t", got, !got)
 		}
 		asked += calls
 		if calls != want {

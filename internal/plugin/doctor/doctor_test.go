@@ -103,6 +103,28 @@ func healthy() *doctor.Facts {
 	}
 }
 
+// The entries of a registration are alike: what is wrong with all of them is said once.
+func TestSaysOnceWhatIsWrongWithARegistration(t *testing.T) {
+	f := healthy()
+	r := registration("gone", []byte("other"))
+	r.Webhooks = append(r.Webhooks, r.Webhooks[0], r.Webhooks[0])
+	f.Registrations = append(f.Registrations, r)
+	said := map[string]int{}
+	for _, finding := range doctor.Check(f) {
+		if strings.Contains(finding.Message, "gone") {
+			said[finding.Message]++
+		}
+	}
+	if len(said) != 2 {
+		t.Errorf("said %v, and not that the registration is left, and trusts another authority", said)
+	}
+	for message, times := range said {
+		if times != 1 {
+			t.Errorf("%q is said %d times", message, times)
+		}
+	}
+}
+
 func TestNothingIsWrong(t *testing.T) {
 	for _, f := range doctor.Check(healthy()) {
 		if f.Level != doctor.OK || f.Next != "" {

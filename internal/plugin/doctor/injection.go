@@ -12,6 +12,7 @@ import (
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
@@ -31,13 +32,21 @@ type hook struct {
 	fails  bool
 }
 
+func (h hook) same(other hook) bool {
+	return h.policy == other.policy && h.fails == other.fails && equality.Semantic.DeepEqual(h.config, other.config)
+}
+
+// hooks are those of all registrations. The entries of one are all alike, unless somebody has edited them.
 func (f *Facts) hooks() []hook {
 	var hooks []hook
 	for i := range f.Registrations {
 		r := &f.Registrations[i]
 		for j := range r.Webhooks {
 			w := &r.Webhooks[j]
-			hooks = append(hooks, hook{r.Labels[v1alpha1.PolicyLabel], &w.ClientConfig, ptr.Deref(w.FailurePolicy, "") == admissionregistrationv1.Fail})
+			h := hook{r.Labels[v1alpha1.PolicyLabel], &w.ClientConfig, ptr.Deref(w.FailurePolicy, "") == admissionregistrationv1.Fail}
+			if !slices.ContainsFunc(hooks, h.same) {
+				hooks = append(hooks, h)
+			}
 		}
 	}
 	return hooks
@@ -49,13 +58,13 @@ func checkRegistrations(f *Facts) []Finding {
 	for i := range f.Policies {
 		found = append(found, checkRegistration(&f.Policies[i], hooks, f.Compiled)...)
 	}
-	for _, h := range hooks {
-		found = append(found, f.leftOver("MutatingWebhookConfiguration", h.policy)...)
+	for i := range f.Registrations {
+		found = append(found, f.leftOver("MutatingWebhookConfiguration", f.Registrations[i].Labels[v1alpha1.PolicyLabel])...)
 	}
 	for _, policy := range f.Compiled {
 		found = append(found, f.leftOver("MutatingAdmissionPolicy", policy)...)
 	}
-	return orOK(found, "%d policies, %d registrations", len(f.Policies), len(hooks)+len(f.Compiled))
+	return orOK(found, "%d policies, %d registrations", len(f.Policies), len(f.Registrations)+len(f.Compiled))
 }
 
 // leftOver finds a registration of a policy that is gone.
