@@ -4,6 +4,7 @@ package admission
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"gomodules.xyz/jsonpatch/v2"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -54,9 +57,12 @@ func Register(server webhook.Server, injector *Injector) {
 		handle := func(ctx context.Context, req admission.Request) admission.Response {
 			return injector.Handle(ctx, req, asked)
 		}
-		server.Register(Path(asked), &admission.Webhook{Handler: admission.HandlerFunc(handle)})
+		server.Register(Path(asked), &admission.Webhook{Handler: admission.HandlerFunc(handle), LogConstructor: plainLogger})
 	}
 }
+
+// plainLogger says nothing of the request in lines that nobody writes: it would take a tenth of the time of an answer.
+func plainLogger(base logr.Logger, _ *admission.Request) logr.Logger { return base }
 
 // Injector plugs sidecars into new pods.
 type Injector struct {
@@ -64,19 +70,20 @@ type Injector struct {
 	Reader client.Reader
 	// Live reads from the API server.
 	Live client.Reader
-	// Decoder reads pods.
-	Decoder admission.Decoder
 	// Recorder sends events to the owners of pods that were left as they are.
 	Recorder events.EventRecorder
 	// Namespace is the operator's own, where revisions are.
 	Namespace string
 
 	selectors selection.Cache
+	decoded   decoded
 }
 
 // review is about one pod: what is asked, and what is answered so far.
 type review struct {
 	request admission.Request
+	// reader is what the answer is read from.
+	reader client.Reader
 	// pod is as the policies so far have left it.
 	pod *corev1.Pod
 	// namespace is the labels of its namespace, limits what else limits its pods.
@@ -84,53 +91,93 @@ type review struct {
 	limits    limits.Namespace
 	patch     []jsonpatch.Operation
 	warnings  []string
+	// unchanged names the policies of which the pod has all there is to have.
+	unchanged []string
 }
 
 // Handle answers for one pod and every policy that selects it, in the order of their names; each meets the pod as those
 // before it have left it. The API server asks for one of them, of which it tells the failure policy, and for the others
-// only if they could not inject: registrations exclude pods that have the sidecars.
+// only if they could not inject: registrations exclude pods that have the sidecars. So there is something to say; where the
+// cache knows of nothing, it is behind.
 //
 // A pod is refused only where a policy's author asked for that (failurePolicy Fail) and the answer could not be
 // found; a clash never refuses it. One that waits for the sidecars of a policy (failurePolicy Hold) waits no more when the answer was
 // found, whatever it is.
 func (i *Injector) Handle(ctx context.Context, req admission.Request, asked v1alpha1.InjectionFailurePolicy) admission.Response {
-	v := &review{request: req, pod: &corev1.Pod{}}
+	v := &review{request: req, reader: i.Reader}
+	err := i.review(ctx, v)
+	if apierrors.IsNotFound(err) || (err == nil && len(v.patch)+len(v.warnings) == 0) {
+		v = &review{request: req, reader: i.Live}
+		err = i.review(ctx, v)
+	}
+	if err != nil {
+		return v.failed(err, asked)
+	}
+	for _, policy := range v.unchanged {
+		metrics.ObserveInjection(policy, metrics.Unchanged, "")
+	}
+	return admission.Patched("", v.patch...).WithWarnings(v.warnings...)
+}
+
+// refusal is of a policy whose author asked for that.
+type refusal struct{ error }
+
+// failed answers where there is no other answer.
+func (v *review) failed(err error, asked v1alpha1.InjectionFailurePolicy) admission.Response {
+	if refused := (refusal{}); errors.As(err, &refused) {
+		return admission.Errored(http.StatusInternalServerError, refused.error)
+	}
+	v.log().Error(err, "could not answer", "failurePolicy", asked)
+	if asked == v1alpha1.FailurePolicyFail {
+		return admission.Errored(http.StatusInternalServerError, fmt.Errorf("a SidecarPolicy (failurePolicy Fail) can't inject its sidecars: %w", err))
+	}
+	return admission.Allowed("").WithWarnings("SidecarPolicies: " + withoutSidecars + err.Error())
+}
+
+// log names the pod, which may have no name of its own yet.
+func (v *review) log() logr.Logger {
+	name := v.request.Name
+	if name == "" && v.pod != nil {
+		name = v.pod.GenerateName + "*"
+	}
+	return ctrl.Log.WithName("admission").WithValues("namespace", v.request.Namespace, "pod", name)
+}
+
+// review asks the policies in turn. A refusal is an error.
+func (i *Injector) review(ctx context.Context, v *review) error {
 	var policies []*v1alpha1.SidecarPolicy
-	err := guard(func() (err error) {
+	err := v.guard(func() (err error) {
 		if err = i.read(ctx, v); err == nil {
 			policies, err = i.selecting(ctx, v)
 		}
 		return err
 	})
 	if err != nil {
-		ctrl.Log.WithName("admission").Error(err, "could not answer", "failurePolicy", asked)
-		if asked == v1alpha1.FailurePolicyFail {
-			return admission.Errored(http.StatusInternalServerError, fmt.Errorf("a SidecarPolicy (failurePolicy Fail) can't inject its sidecars: %w", err))
-		}
-		return admission.Allowed("").WithWarnings("SidecarPolicies: " + withoutSidecars + err.Error())
+		return err
 	}
 	for _, policy := range policies {
 		if err := i.answer(ctx, policy, v); err != nil {
-			return admission.Errored(http.StatusInternalServerError, err)
+			return refusal{err}
 		}
 	}
-	return admission.Patched("", v.patch...).WithWarnings(v.warnings...)
+	return nil
 }
 
 // guard turns a panic into an error: the API server would take what the library answers to one as a refusal, also
 // where no policy's author asked for that.
-func guard(answer func() error) (err error) {
+func (v *review) guard(answer func() error) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			err = fmt.Errorf("panic: %v", cause)
-			ctrl.Log.WithName("admission").Error(err, "a panic", "stack", string(debug.Stack()))
+			v.log().Error(err, "a panic", "stack", string(debug.Stack()))
 		}
 	}()
 	return answer()
 }
 
 func (i *Injector) read(ctx context.Context, v *review) error {
-	if err := i.Decoder.Decode(v.request, v.pod); err != nil {
+	v.pod = &corev1.Pod{}
+	if err := json.Unmarshal(v.request.Object.Raw, v.pod); err != nil {
 		return fmt.Errorf("decoding the pod: %w", err)
 	}
 	return i.readLimits(ctx, v)
@@ -142,7 +189,7 @@ func (i *Injector) readLimits(ctx context.Context, v *review) error {
 	var ranges corev1.LimitRangeList
 	var quotas corev1.ResourceQuotaList
 	for _, list := range []client.ObjectList{&ranges, &quotas} {
-		if err := i.Reader.List(ctx, list, client.InNamespace(v.request.Namespace), client.UnsafeDisableDeepCopy); err != nil {
+		if err := v.reader.List(ctx, list, client.InNamespace(v.request.Namespace), client.UnsafeDisableDeepCopy); err != nil {
 			return fmt.Errorf("reading the limits of namespace %s: %w", v.request.Namespace, err)
 		}
 	}
@@ -150,31 +197,22 @@ func (i *Injector) readLimits(ctx context.Context, v *review) error {
 	return nil
 }
 
-// selecting are the policies that select the pod, by name. The API server asks for at least one: where the cache knows of none,
-// it is behind.
-func (i *Injector) selecting(ctx context.Context, v *review) ([]*v1alpha1.SidecarPolicy, error) {
-	policies, err := i.selectingBy(ctx, i.Reader, v)
-	if apierrors.IsNotFound(err) || (err == nil && len(policies) == 0) {
-		policies, err = i.selectingBy(ctx, i.Live, v)
-	}
-	return policies, err
-}
-
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=get
 
-// selectingBy goes by what is registered: a change of a policy that is not accepted changes nothing for new pods.
-func (i *Injector) selectingBy(ctx context.Context, reader client.Reader, v *review) ([]*v1alpha1.SidecarPolicy, error) {
+// selecting are the policies that select the pod, by name. It goes by what is registered: a change of a policy that is not
+// accepted changes nothing for new pods.
+func (i *Injector) selecting(ctx context.Context, v *review) ([]*v1alpha1.SidecarPolicy, error) {
 	namespace := &corev1.Namespace{}
-	if err := reader.Get(ctx, client.ObjectKey{Name: v.request.Namespace}, namespace); err != nil {
+	if err := v.reader.Get(ctx, client.ObjectKey{Name: v.request.Namespace}, namespace); err != nil {
 		return nil, fmt.Errorf("reading namespace %s: %w", v.request.Namespace, err)
 	}
 	v.namespace = namespace.Labels
-	selected, err := i.registered(ctx, reader, v)
+	selected, err := i.registered(ctx, v)
 	if err != nil {
 		return nil, err
 	}
 	list := &v1alpha1.SidecarPolicyList{}
-	if err := reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+	if err := v.reader.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("reading the policies: %w", err)
 	}
 	var policies []*v1alpha1.SidecarPolicy
@@ -188,9 +226,9 @@ func (i *Injector) selectingBy(ctx context.Context, reader client.Reader, v *rev
 }
 
 // registered names the policies of which a registration selects the pod.
-func (i *Injector) registered(ctx context.Context, reader client.Reader, v *review) (map[string]bool, error) {
+func (i *Injector) registered(ctx context.Context, v *review) (map[string]bool, error) {
 	registrations := &admissionregistrationv1.MutatingWebhookConfigurationList{}
-	if err := reader.List(ctx, registrations, client.HasLabels{v1alpha1.PolicyLabel}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := v.reader.List(ctx, registrations, client.HasLabels{v1alpha1.PolicyLabel}, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("reading the registrations: %w", err)
 	}
 	selected := map[string]bool{}
@@ -209,13 +247,13 @@ func (i *Injector) registered(ctx context.Context, reader client.Reader, v *revi
 // answer adds what one policy has to say. The error refuses the pod.
 func (i *Injector) answer(ctx context.Context, policy *v1alpha1.SidecarPolicy, v *review) error {
 	defer func(began time.Time) { metrics.ObserveAdmission(policy.Name, time.Since(began)) }(time.Now())
-	err := guard(func() error { return i.inject(ctx, policy, v) })
+	err := v.guard(func() error { return i.inject(ctx, policy, v) })
 	if err == nil {
 		v.release(policy.Name)
 		return nil
 	}
 	failurePolicy := policy.Spec.Injection.FailurePolicy
-	ctrl.Log.WithName("admission").Error(err, "could not answer", "policy", policy.Name, "failurePolicy", failurePolicy)
+	v.log().Error(err, "could not answer", "policy", policy.Name, "failurePolicy", failurePolicy)
 	if failurePolicy == v1alpha1.FailurePolicyFail {
 		return fmt.Errorf("SidecarPolicy %s (failurePolicy Fail) can't inject its sidecars: %w", policy.Name, err)
 	}
@@ -246,21 +284,17 @@ func (i *Injector) inject(ctx context.Context, policy *v1alpha1.SidecarPolicy, v
 	if err != nil {
 		return err
 	}
-	additions, conflicts := render(v, policy, r)
+	additions, after, conflicts := v.render(policy, r)
 	if len(conflicts) > 0 {
 		i.report(ctx, policy, v, v1alpha1.ReasonInjectionSkipped, withoutSidecars+inject.Explain(conflicts))
 		v.skip(policy.Name, conflicts[0].Reason, inject.Explain(conflicts))
 		return nil
 	}
-	if policy.Spec.Rollout.Drain.Seconds > 0 {
-		additions.AddDrainGate(v.pod, policy.Name)
-	}
 	patch := additions.Patch(v.pod)
-	v.patch = append(v.patch, patch...)
-	additions.Apply(v.pod)
+	v.patch, v.pod = append(v.patch, patch...), after
 	switch {
 	case len(patch) == 0:
-		metrics.ObserveInjection(policy.Name, metrics.Unchanged, "")
+		v.unchanged = append(v.unchanged, policy.Name)
 	case len(additions.Ignored) > 0:
 		metrics.ObserveInjection(policy.Name, metrics.Injected, additions.Ignored[0].Reason)
 		message := withoutOverride + inject.Explain(additions.Ignored)
@@ -288,12 +322,15 @@ func (v *review) skip(policy string, reason v1alpha1.Reason, message string) {
 	v.warn(policy, withoutSidecars+message)
 }
 
-// render says what the pod gets, or why it is left as it is: for its own sake, or because its namespace would
-// not take it with the sidecars.
-func render(v *review, policy *v1alpha1.SidecarPolicy, r *revision.Revision) (inject.Additions, []inject.Conflict) {
+// render says what the pod gets and how it is then, or why it is left as it is: for its own sake, or because its namespace
+// would not take it with the sidecars.
+func (v *review) render(policy *v1alpha1.SidecarPolicy, r *revision.Revision) (inject.Additions, *corev1.Pod, []inject.Conflict) {
 	additions, conflicts := inject.Render(v.pod, policy.Name, r, policy.Spec.Injection.Overrides...)
 	if len(conflicts) > 0 {
-		return additions, conflicts
+		return additions, nil, conflicts
+	}
+	if policy.Spec.Rollout.Drain.Seconds > 0 {
+		additions.AddDrainGate(v.pod, policy.Name)
 	}
 	after := v.pod.DeepCopy()
 	additions.Apply(after)
@@ -302,9 +339,9 @@ func render(v *review, policy *v1alpha1.SidecarPolicy, r *revision.Revision) (in
 		broken = v.limits.Check(v.pod, after)
 	}
 	if broken != nil {
-		return inject.Additions{}, []inject.Conflict{*broken}
+		return additions, nil, []inject.Conflict{*broken}
 	}
-	return additions, nil
+	return additions, after, nil
 }
 
 // +kubebuilder:rbac:groups=apps,namespace=system,resources=controllerrevisions,verbs=get
@@ -317,15 +354,14 @@ func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy,
 	hash := rollout.RevisionFor(policy, place)
 	object := &appsv1.ControllerRevision{}
 	key := client.ObjectKey{Namespace: i.Namespace, Name: revision.ObjectName(policy.Name, hash)}
-	err := i.Reader.Get(ctx, key, object)
-	if apierrors.IsNotFound(err) { // the cache of a replica may know the status, and the revision a moment later
+	err := v.reader.Get(ctx, key, object)
+	if apierrors.IsNotFound(err) { // the cache may know the status, and the revision a moment later
 		err = i.Live.Get(ctx, key, object)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading revision %s: %w", hash, err)
 	}
-	r, err := revision.Decode(object)
-	return &r, err
+	return i.decoded.of(object)
 }
 
 // report tells the pod's owner what its pods lack: nobody sees the warnings

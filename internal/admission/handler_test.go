@@ -3,6 +3,7 @@ package admission_test
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 
@@ -12,7 +13,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	webhook "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
@@ -59,12 +59,19 @@ func isA[T client.Object](object client.Object) bool {
 	return is
 }
 
+// log is what was logged.
+var log strings.Builder
+
+// TestMain sets the logger: it can be set once in a process.
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(funcr.New(func(prefix, args string) { log.WriteString(prefix + " " + args + "\n") }, funcr.Options{Verbosity: 10}))
+	os.Exit(m.Run())
+}
+
 // A pod is refused only where its policy's author asked for that, whatever breaks. In the log there is what broke, and
 // nothing of the pod.
 func TestPromise2WhatBreaksRefusesNoPodUnlessItsAuthorAskedForThat(t *testing.T) {
 	const secret = "hunter2"
-	var log strings.Builder
-	ctrl.SetLogger(funcr.New(func(prefix, args string) { log.WriteString(prefix + " " + args + "\n") }, funcr.Options{Verbosity: 10}))
 	pod := `{"apiVersion":"v1","kind":"Pod","metadata":{"name":"web"},"spec":{"schedulingGates":[{"name":"hold.fleet.sidecar.dev/broken"}],"containers":[{"name":"app","env":[{"name":"PASSWORD","value":"` + secret + `"}]}]}}`
 	for _, tc := range []struct {
 		name   string
@@ -81,13 +88,9 @@ func TestPromise2WhatBreaksRefusesNoPodUnlessItsAuthorAskedForThat(t *testing.T)
 			t.Run(tc.name+"/"+string(failurePolicy), func(t *testing.T) {
 				log.Reset()
 				tc.reader.failurePolicy = failurePolicy
-				scheme := runtime.NewScheme()
-				if err := clientgoscheme.AddToScheme(scheme); err != nil {
-					t.Fatal(err)
-				}
-				injector := &admission.Injector{Reader: &tc.reader, Live: &tc.reader, Decoder: webhook.NewDecoder(scheme)}
+				injector := &admission.Injector{Reader: &tc.reader, Live: &tc.reader}
 				response := injector.Handle(t.Context(), webhook.Request{AdmissionRequest: admissionv1.AdmissionRequest{
-					Namespace: "shop", Object: runtime.RawExtension{Raw: []byte(tc.pod)}, Operation: admissionv1.Create}}, failurePolicy)
+					Namespace: "shop", Name: "web", Object: runtime.RawExtension{Raw: []byte(tc.pod)}, Operation: admissionv1.Create}}, failurePolicy)
 				if want := failurePolicy != v1alpha1.FailurePolicyFail; response.Allowed != want {
 					t.Errorf("allowed: %t, want %t: %v", response.Allowed, want, response.Result)
 				}
@@ -99,6 +102,9 @@ func TestPromise2WhatBreaksRefusesNoPodUnlessItsAuthorAskedForThat(t *testing.T)
 				}
 				if !strings.Contains(log.String(), tc.logged) {
 					t.Errorf("the log does not say %q:\n%s", tc.logged, log.String())
+				}
+				if !strings.Contains(log.String(), `"namespace"="shop" "pod"="web"`) {
+					t.Errorf("the log does not name the pod:\n%s", log.String())
 				}
 				if strings.Contains(log.String(), secret) {
 					t.Errorf("the log has the pod's env:\n%s", log.String())

@@ -24,7 +24,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
-	webhookadmission "sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/controllers"
@@ -72,9 +71,8 @@ func New(cluster *rest.Config, o Options) (ctrl.Manager, error) {
 		return nil, err
 	}
 	admission.Register(mgr.GetWebhookServer(), &admission.Injector{
-		Reader:    mgr.GetClient(),
+		Reader:    mgr.GetCache(),
 		Live:      mgr.GetAPIReader(),
-		Decoder:   webhookadmission.NewDecoder(mgr.GetScheme()),
 		Recorder:  mgr.GetEventRecorder("sidecar-operator"),
 		Namespace: o.Namespace,
 	})
@@ -118,6 +116,8 @@ func bare(cluster *rest.Config, o *Options, store *certs.Store) (ctrl.Manager, e
 	cluster = rest.CopyConfig(cluster)
 	cluster.QPS = -1 // the API server's priority and fairness is the limit
 	cluster.UserAgent = "sidecar-operator"
+	// An API server that compresses a watch makes an archive of each event: for 3 KB of a pod it takes longer than to send them.
+	cluster.DisableCompression = true
 	return ctrl.NewManager(cluster, ctrl.Options{
 		Scheme:                 scheme,
 		Cache:                  cacheOptions(o),
