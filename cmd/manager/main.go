@@ -4,7 +4,6 @@ package main
 import (
 	"flag"
 	"os"
-	"runtime/debug"
 
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
@@ -58,13 +57,9 @@ func namespaceDefault() string {
 	return "sidecar-operator-system"
 }
 
-// gcPercent is how much the heap grows between collections, where GOGC does not say otherwise. Nearly all
-// of it is the cache of pods, which is not garbage: to let it double would cost memory and win little CPU.
-const gcPercent = 30
-
 func run(o *manager.Options) error {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		paceCollections()
 	}
 	cluster, err := ctrl.GetConfig()
 	if err != nil {
