@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -17,111 +18,132 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/test/harness"
 )
 
-// blocks is into how many parts the pods of a kind are divided: the kinds take turns, since a machine gets
-// faster and slower.
-const blocks = 10
+// rounds is how often the kinds take turns, since a machine gets faster and slower.
+const rounds = 5
 
-// settle is how long everything that watches pods gets to digest those of the block before.
+// settle is how long everything that watches pods, policies and registrations gets to digest the last change.
 const settle = time.Second
+
+// The fleets that pods are of: the one that all policies select, and the one that none does.
+const (
+	selected    = "selected"
+	notSelected = "not-selected"
+)
 
 // creation is how long it took to create pods of one kind.
 type creation struct {
 	kind string
-	// fleet is the pods' label: what policies select.
-	fleet string
-	// sidecars is how many a pod of the kind gets.
-	sidecars int
+	// engine and policies say what selects the pods; floor: a webhook of the benchmark's own does.
+	engine   v1alpha1.InjectionEngine
+	policies int
+	floor    bool
 	took     []time.Duration
-	calls    float64
+	// beside is how long pods took that nothing selects, and that were created in turn with these.
+	beside []time.Duration
+	calls  float64
 }
 
-// admission creates n pods of each kind, one after the other, and prints what policies cost.
+// kinds are those of pods that something selects.
+func kinds() []*creation {
+	all := []*creation{{kind: "a webhook that computes nothing", floor: true}}
+	for _, engine := range []v1alpha1.InjectionEngine{v1alpha1.EngineWebhook, v1alpha1.EngineAdmissionPolicy} {
+		all = append(all, &creation{kind: "one policy, " + string(engine), engine: engine, policies: 1},
+			&creation{kind: "ten policies, " + string(engine), engine: engine, policies: 10})
+	}
+	return all
+}
+
+// admission creates n pods of each kind, the kinds in turn, and prints what policies cost: of the pods that they select, and of those
+// that they don't.
 func (b *bench) admission(ctx context.Context, n int) error {
-	n = max(blocks, n-n%blocks)
 	if err := b.client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
 		return err
 	}
+	n = max(n, rounds)
 	// The first of all pods pay for connections and caches.
-	if err := b.create(ctx, &creation{kind: "warm up"}, n); err != nil {
+	if err := b.create(ctx, &creation{}, notSelected, n); err != nil {
 		return err
 	}
-	none := &creation{kind: "no policy in the cluster"}
-	if err := b.create(ctx, none, n/2); err != nil {
-		return err
-	}
-	policies := admissionPolicies()
-	if err := b.apply(ctx, policies...); err != nil {
-		return err
-	}
-	kinds := []*creation{{kind: "policies, none selects the pod", fleet: "none"}}
-	for _, engine := range engines {
-		kinds = append(kinds, &creation{kind: "one policy, " + string(engine), fleet: fleetOf("one", engine), sidecars: 1},
-			&creation{kind: "ten policies, " + string(engine), fleet: fleetOf("ten", engine), sidecars: 10})
-	}
-	for range blocks {
-		for _, kind := range kinds {
-			if err := b.create(ctx, kind, n/blocks); err != nil {
+	none, others, all := &creation{kind: "no policy in the cluster"}, &creation{kind: "policies, none selects the pod"}, kinds()
+	for range rounds {
+		if err := b.create(ctx, none, notSelected, n/rounds); err != nil {
+			return err
+		}
+		for _, kind := range all {
+			if err := b.measure(ctx, kind, others, n/rounds); err != nil {
 				return err
 			}
 		}
+	}
+	printCreations(append([]*creation{none, others}, all...))
+	return nil
+}
+
+// measure creates n pods of a kind and, where policies select them, as many others. What selects them is there for that long.
+func (b *bench) measure(ctx context.Context, kind, others *creation, n int) error {
+	if kind.floor {
+		remove, err := b.applyFloor(ctx)
+		if err != nil {
+			return err
+		}
+		return errors.Join(b.create(ctx, kind, selected, n), remove())
+	}
+	policies := kind.specs()
+	if err := b.apply(ctx, policies...); err != nil {
+		return err
+	}
+	if err := b.create(ctx, others, notSelected, n); err != nil {
+		return err
+	}
+	if err := b.create(ctx, kind, selected, n); err != nil {
+		return err
 	}
 	for _, p := range policies {
 		if err := b.remove(ctx, p); err != nil {
 			return err
 		}
 	}
-	if err := b.create(ctx, none, n/2); err != nil {
-		return err
-	}
-	printCreations(append([]*creation{none}, kinds...))
 	return nil
 }
 
-var engines = []v1alpha1.InjectionEngine{v1alpha1.EngineWebhook, v1alpha1.EngineAdmissionPolicy}
-
-// fleetOf names the pods that so many policies select by an engine.
-func fleetOf(policies string, engine v1alpha1.InjectionEngine) string {
-	return policies + "-" + strings.ToLower(string(engine))
-}
-
-// admissionPolicies are, by each engine, one for the fleet one, and ten for the fleet ten.
-func admissionPolicies() []*v1alpha1.SidecarPolicy {
+func (c *creation) specs() []*v1alpha1.SidecarPolicy {
 	var policies []*v1alpha1.SidecarPolicy
-	add := func(name, fleet string, engine v1alpha1.InjectionEngine) {
-		p := harness.Policy(name, fleet, image(0))
-		p.Spec.Injection.Engine, p.Spec.Injection.FailurePolicy = engine, v1alpha1.FailurePolicyFail // a pod without its sidecars is cheaper
+	for i := range c.policies {
+		p := harness.Policy(fmt.Sprintf("%s-%d", strings.ToLower(string(c.engine)), i), selected, image(0))
+		p.Spec.Injection.Engine, p.Spec.Injection.FailurePolicy = c.engine, v1alpha1.FailurePolicyFail // a pod without its sidecars is cheaper
 		policies = append(policies, p)
-	}
-	for _, engine := range engines {
-		one, ten := fleetOf("one", engine), fleetOf("ten", engine)
-		add(one, one, engine)
-		for i := range 10 {
-			add(fmt.Sprintf("%s-%d", ten, i), ten, engine)
-		}
 	}
 	return policies
 }
 
-// create creates n pods that nothing schedules, and deletes them.
-func (b *bench) create(ctx context.Context, c *creation, n int) error {
+// sidecars is how many a pod of the kind gets.
+func (c *creation) sidecars() int {
+	if c.floor {
+		return 1
+	}
+	return c.policies
+}
+
+// create creates n pods that nothing schedules, those that are selected in turn with as many that are not, and deletes them.
+func (b *bench) create(ctx context.Context, c *creation, fleet string, n int) error {
+	time.Sleep(settle)
 	before, err := b.webhookCalls(ctx)
 	if err != nil {
 		return err
 	}
-	time.Sleep(settle)
 	for i := range n {
-		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: fmt.Sprintf("pod-%d", i), Labels: map[string]string{harness.FleetLabel: c.fleet}},
-			Spec:       corev1.PodSpec{SchedulerName: "nobody", Containers: []corev1.Container{{Name: "app", Image: "registry.example/app:v1"}}},
+		if fleet == selected {
+			took, err := b.createOne(ctx, fmt.Sprintf("other-%d", i), notSelected, 0)
+			if err != nil {
+				return err
+			}
+			c.beside = append(c.beside, took)
 		}
-		began := time.Now()
-		if err := b.client.Create(ctx, pod); err != nil {
+		took, err := b.createOne(ctx, fmt.Sprintf("pod-%d", i), fleet, c.sidecars())
+		if err != nil {
 			return err
 		}
-		c.took = append(c.took, time.Since(began))
-		if got := len(pod.Spec.InitContainers); got != c.sidecars {
-			return fmt.Errorf("a pod of the kind %q has %d sidecars, not %d", c.kind, got, c.sidecars)
-		}
+		c.took = append(c.took, took)
 	}
 	after, err := b.webhookCalls(ctx)
 	if err != nil {
@@ -129,6 +151,23 @@ func (b *bench) create(ctx context.Context, c *creation, n int) error {
 	}
 	c.calls += after - before
 	return b.client.DeleteAllOf(ctx, &corev1.Pod{}, client.InNamespace(name), client.GracePeriodSeconds(0))
+}
+
+// createOne creates a pod that gets so many sidecars, and says how long that took.
+func (b *bench) createOne(ctx context.Context, pod, fleet string, sidecars int) (time.Duration, error) {
+	object := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: name, Name: pod, Labels: map[string]string{harness.FleetLabel: fleet}},
+		Spec:       corev1.PodSpec{SchedulerName: "nobody", Containers: []corev1.Container{{Name: "app", Image: "registry.example/app:v1"}}},
+	}
+	began := time.Now()
+	if err := b.client.Create(ctx, object); err != nil {
+		return 0, err
+	}
+	took := time.Since(began)
+	if got := len(object.Spec.InitContainers); got != sidecars {
+		return 0, fmt.Errorf("pod %s of the fleet %s has %d sidecars, not %d", pod, fleet, got, sidecars)
+	}
+	return took, nil
 }
 
 // remove deletes a policy, and waits until it is gone.
@@ -142,14 +181,17 @@ func (b *bench) remove(ctx context.Context, policy *v1alpha1.SidecarPolicy) erro
 	})
 }
 
-// printCreations compares the kinds with the first one.
+// printCreations compares pods with those beside them or, where there are none, with the first kind.
 func printCreations(kinds []*creation) {
-	fmt.Println("pods                            created  p50 ms  p95 ms  more at p50  webhook calls a pod")
-	base := quantile(kinds[0].took, 0.5)
+	fmt.Println("pods                              created  p50 ms  p95 ms  more at p50  webhook calls a pod")
 	for _, c := range kinds {
+		base := kinds[0].took
+		if len(c.beside) > 0 {
+			base = c.beside
+		}
 		p50 := quantile(c.took, 0.5)
-		fmt.Printf("%-30s  %7d  %6.2f  %6.2f  %11.2f  %19.2f\n", c.kind, len(c.took), milliseconds(p50), milliseconds(quantile(c.took, 0.95)),
-			milliseconds(p50-base), c.calls/float64(len(c.took)))
+		fmt.Printf("%-32s  %7d  %6.2f  %6.2f  %11.2f  %19.2f\n", c.kind, len(c.took), milliseconds(p50), milliseconds(quantile(c.took, 0.95)),
+			milliseconds(p50-quantile(base, 0.5)), c.calls/float64(len(c.took)))
 	}
 }
 
