@@ -10,8 +10,8 @@ import (
 // the cache of pods, which is not garbage: to let it double would cost memory and win little CPU. A small heap would be
 // collected every few dozen pods that are created, at the cost of the answers that the API server waits for.
 const (
-	gcPercent  = 30
-	minGarbage = 24 << 20
+	gcPercent  = 25
+	minGarbage = 20 << 20
 )
 
 // paceCollections lets so much garbage gather, from now on and after each collection.

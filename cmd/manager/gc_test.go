@@ -11,10 +11,10 @@ func TestPercentOf(t *testing.T) {
 	}{
 		{"nothing is known yet", 0, 1000},
 		{"next to nothing", 1, 1000},
-		{"a small heap", 12 * mib, 200},
-		{"one of the size of the least garbage", 24 * mib, 100},
-		{"where both bounds meet", 80 * mib, 30},
-		{"a large heap", 400 * mib, 30},
+		{"a small heap", 10 * mib, 200},
+		{"one of the size of the least garbage", 20 * mib, 100},
+		{"where both bounds meet", 80 * mib, 25},
+		{"a large heap", 400 * mib, 25},
 	} {
 		if got := percentOf(tc.live); got != tc.want {
 			t.Errorf("%s: GOGC is %d, not %d", tc.name, got, tc.want)
