@@ -20,6 +20,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/client-go/tools/events"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -30,6 +31,7 @@ import (
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
 	"github.com/sidecar-dev/sidecar-operator/internal/inject"
 	"github.com/sidecar-dev/sidecar-operator/internal/limits"
+	"github.com/sidecar-dev/sidecar-operator/internal/memo"
 	"github.com/sidecar-dev/sidecar-operator/internal/metrics"
 	"github.com/sidecar-dev/sidecar-operator/internal/podsecurity"
 	"github.com/sidecar-dev/sidecar-operator/internal/revision"
@@ -76,8 +78,17 @@ type Injector struct {
 	Namespace string
 
 	selectors selection.Cache
-	decoded   decoded
+	decoded   memo.Memo[stored, *revision.Revision]
 }
+
+// stored is one version of a ControllerRevision.
+type stored struct {
+	uid             types.UID
+	resourceVersion string
+}
+
+// maxDecoded is how many revisions are remembered.
+const maxDecoded = 100
 
 // review is about one pod: what is asked, and what is answered so far.
 type review struct {
@@ -137,7 +148,7 @@ func (v *review) failed(err error, asked v1alpha1.InjectionFailurePolicy) admiss
 // log names the pod, which may have no name of its own yet.
 func (v *review) log() logr.Logger {
 	name := v.request.Name
-	if name == "" && v.pod != nil {
+	if name == "" {
 		name = v.pod.GenerateName + "*"
 	}
 	return ctrl.Log.WithName("admission").WithValues("namespace", v.request.Namespace, "pod", name)
@@ -361,7 +372,10 @@ func (i *Injector) revision(ctx context.Context, policy *v1alpha1.SidecarPolicy,
 	if err != nil {
 		return nil, fmt.Errorf("reading revision %s: %w", hash, err)
 	}
-	return i.decoded.of(object)
+	return i.decoded.Get(stored{object.UID, object.ResourceVersion}, maxDecoded, func() (*revision.Revision, error) {
+		r, err := revision.Decode(object)
+		return &r, err
+	})
 }
 
 // report tells the pod's owner what its pods lack: nobody sees the warnings

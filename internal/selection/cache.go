@@ -1,13 +1,12 @@
 package selection
 
 import (
-	"sync"
-
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/sidecar-dev/sidecar-operator/api/v1alpha1"
+	"github.com/sidecar-dev/sidecar-operator/internal/memo"
 )
 
 // maxCached is how many selectors a cache keeps before it starts anew, so that policies that are gone don't fill it.
@@ -16,13 +15,13 @@ const maxCached = 1000
 // Cache remembers selectors: every event of a pod, and every pod that is created, asks those of all policies. The
 // zero value is empty; several goroutines may use it.
 type Cache struct {
-	mu     sync.Mutex
-	cached map[types.UID]cachedSelector
+	cached memo.Memo[generation, Selector]
 }
 
-type cachedSelector struct {
-	generation int64
-	selector   Selector
+// generation is one state of the spec of a policy, or of a registration.
+type generation struct {
+	uid    types.UID
+	number int64
 }
 
 // OfPolicy is what New reads of a policy as the API server has stored it.
@@ -42,18 +41,5 @@ func (c *Cache) OfRegistration(registration *admissionregistrationv1.MutatingWeb
 }
 
 func (c *Cache) of(object metav1.Object, pairs func() []Pair) (Selector, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if known, is := c.cached[object.GetUID()]; is && known.generation == object.GetGeneration() {
-		return known.selector, nil
-	}
-	selector, err := read(pairs())
-	if err != nil {
-		return nil, err
-	}
-	if c.cached == nil || len(c.cached) >= maxCached {
-		c.cached = map[types.UID]cachedSelector{}
-	}
-	c.cached[object.GetUID()] = cachedSelector{object.GetGeneration(), selector}
-	return selector, nil
+	return c.cached.Get(generation{object.GetUID(), object.GetGeneration()}, maxCached, func() (Selector, error) { return read(pairs()) })
 }

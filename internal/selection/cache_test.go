@@ -49,7 +49,7 @@ func TestCacheKeepsNoErrorAndStaysSmall(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if len(c.cached) > maxCached {
-		t.Errorf("%d selectors are kept", len(c.cached))
+	if c.cached.Len() > maxCached {
+		t.Errorf("%d selectors are kept", c.cached.Len())
 	}
 }
